@@ -1,0 +1,1 @@
+"""Training side: torch is allowed here and nowhere else. Needs `requirements/train.txt`."""
