@@ -121,7 +121,7 @@ int gelu_tanh_f32_reference(const float *x, int64_t count, float *y) {
     constexpr float kRootTwoOverPi = 0.7978845608028654f;
     for (int64_t i = 0; i < count; ++i) {
         const float u = x[i];
-        y[i] = 0.5f * u * (1.0f + std::tanh(kRootTwoOverPi * (u + 0.044715f * u * u * u)));
+        y[i] = u * ((std::tanh(kRootTwoOverPi * (u + 0.044715f * u * u * u)) + 1.0f) * 0.5f);
     }
     return all_finite(y, count) ? static_cast<int>(RADBOX_OK) : not_finite("gelu_tanh_f32");
 }

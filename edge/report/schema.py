@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 SCHEMA_VERSION = 1
@@ -89,6 +89,8 @@ class Report:
     scores: calibrated probability of every finding the bundle knows, offered or not.
     disagreements: offered findings that the classifier head and the decoder do not agree on.
     limits: stable codes of what was not assessed ("limit.single-view", ...), rendered in section Limits.
+    thresholds: the probability from which each offered finding may be stated, for this population; kept so that a
+        stored report can be checked again without its bundle.
     """
 
     technique: Technique
@@ -101,4 +103,5 @@ class Report:
     limits: tuple[str, ...]
     model: ModelVersion
     status: Literal["draft", "signed"] = "draft"
+    thresholds: dict[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

@@ -65,16 +65,16 @@ def draw_build(rng: np.random.Generator, heart_scale: float = 1.0, hyperinflated
     return Build(
         apex=(apex, apex + u(-3, 3)),
         dome=(right_dome, left_dome),
-        axis_top=u(44, 50) * frame,
+        axis_top=u(48, 55) * frame,
         axis_bottom=axis_bottom,
         half_width=half_width,
         half_depth=u(80, 92) * (1.1 if hyperinflated else 1.0),
         sulcus=u(26, 38) * (0.55 if hyperinflated else 1.0),
         recess=u(34, 50),
-        heart=(width * u(0.185, 0.215), u(18, 30), u(28, 36) * (0.6 + 0.4 * heart_scale)),
+        heart=(width * u(0.185, 0.215), u(18, 30), u(18, 27) * (0.6 + 0.4 * heart_scale)),
         heart_axes=(long_axis, long_axis * u(0.68, 0.76), u(46, 52)),
-        heart_angle=float(np.deg2rad(u(24, 40) + (10 if hyperinflated else 0) - 12 * max(0.0, heart_scale - 1.1))),
-        pedicle=u(24, 29),
+        heart_angle=float(np.deg2rad(u(26, 42) + (10 if hyperinflated else 0) - 12 * max(0.0, heart_scale - 1.1))),
+        pedicle=u(20, 26),
         knob=u(36, 44),
         arch=apex + length * u(0.34, 0.39),
         shoulder=apex + u(-22, 2),
@@ -99,12 +99,12 @@ def _base(build: Build, x: F32) -> F32:
 def lung_section(build: Build, t: F32) -> tuple[F32, F32, F32]:
     """Axis |x|, half width and half depth of a lung at relative level t (0 apex, 1 base)."""
     rise = np.clip(t / 0.86, 0.0, 1.0)
-    grow = np.sqrt(np.maximum(1.0 - (1.0 - rise) ** 2.6, 1e-4))
+    grow = np.maximum(1.0 - (1.0 - rise) ** 2.7, 1e-4) ** 0.58
     axis = build.axis_top + (build.axis_bottom - build.axis_top) * np.clip(t * 1.25, 0.0, 1.0)
     return (
         np.asarray(axis, dtype=np.float32),
         np.asarray(build.half_width * grow, dtype=np.float32),
-        np.asarray(build.half_depth * (0.25 + 0.75 * grow) * grow**0.3, dtype=np.float32),
+        np.asarray(build.half_depth * (0.12 + 0.88 * grow) * grow**0.4, dtype=np.float32),
     )
 
 
@@ -130,7 +130,8 @@ def pleural_cavity(build: Build, x: F32, y: F32, z: F32) -> F32:
     a = np.abs((np.abs(x) - axis) / across)
     b = np.abs((y + np.float32(4.0)) / deep)
     wall = np.float32(1.0) - a * a * a - b * b * b
-    return np.asarray(np.where(t > 0.0, wall, np.float32(-1.0) + t), dtype=np.float32)
+    # Never far below 0: `coverage` divides by the local step, and a cliff at the apex would look like an edge.
+    return np.asarray(np.where(t > 0.0, np.maximum(wall, np.float32(-1.0)), np.float32(-1.0)), dtype=np.float32)
 
 
 def heart(build: Build, x: F32, y: F32, z: F32) -> F32:
@@ -160,18 +161,18 @@ def great_vessels(build: Build, x: F32, y: F32, z: F32) -> F32:
     a = (x - np.float32(1.0)) / half
     b = (y - np.float32(6.0)) / np.float32(44.0)
     pedicle = np.float32(1.0) - a * a - b * b
-    pedicle = np.where(z > heart_top + 70, np.float32(-1.0), pedicle)
+    pedicle = np.minimum(pedicle, (np.float32(heart_top + 90) - z) / np.float32(30.0))
     arch = _ball(x, y, z, (build.knob - 21, -8, build.arch), (21, 36, 15))
     trunk = _ball(x, y, z, (build.knob - 18, 12, build.arch + 34), (24, 24, 22))
     d = (x - np.float32(build.knob * 0.42)) / np.float32(12.5)
     e = (y + np.float32(46)) / np.float32(12.5)
-    descending = np.where(z > build.arch, np.float32(1.0) - d * d - e * e, np.float32(-1.0))
+    descending = np.minimum(np.float32(1.0) - d * d - e * e, (z - np.float32(build.arch)) / np.float32(12.0))
     return np.asarray(np.maximum(np.maximum(pedicle, arch), np.maximum(trunk, descending)), dtype=np.float32)
 
 
 def spine_column(build: Build, x: F32, y: F32, z: F32) -> F32:
     """Vertebral bodies with the tissue that hugs them, as the lungs see them."""
-    a = (x - spine_x(build, z)) / np.float32(23.0)
+    a = (x - spine_x(build, z)) / np.float32(20.5)
     b = (y + np.float32(build.half_depth - 6)) / np.float32(34.0)
     return np.asarray(np.float32(1.0) - a * a - b * b, dtype=np.float32)
 
@@ -196,13 +197,13 @@ ball = _ball
 
 def hilum(build: Build, side: int) -> F32:
     """Where the great branches enter the lung: (3,) mm. side -1 right, +1 left (the left hilum is higher)."""
-    z = build.arch + (40 if side < 0 else 30)
+    z = build.arch + (47 if side < 0 else 37)
     return np.array([side * (build.pedicle + 8), -2.0, z], dtype=np.float32)
 
 
 def carina(build: Build) -> F32:
     """Where the trachea divides: (3,) mm."""
-    return np.array([2.0, -14.0, build.arch + 24], dtype=np.float32)
+    return np.array([2.0, -14.0, build.arch + 13], dtype=np.float32)
 
 
 def body_half_width(build: Build, z: F32) -> F32:
@@ -210,4 +211,13 @@ def body_half_width(build: Build, z: F32) -> F32:
     s, side = build.shoulder, build.cage + build.wall + 8
     levels = np.array([-80, s - 45, s - 22, s - 8, s + 2, s + 16, s + 50, s + 95, s + 130, 500], dtype=np.float32)
     widths = np.array([56, 58, 72, 104, 150, 188, 205, side + 12, side, side - 8], dtype=np.float32)
-    return np.asarray(np.interp(z, levels, widths), dtype=np.float32)
+    return smooth_profile(z, levels, widths)
+
+
+def smooth_profile(z: F32, levels: F32, values: F32) -> F32:
+    """Piecewise-linear values over z, rounded over some 2 cm so that no kink shows as a line. Any shape, mm."""
+    fine = np.arange(-120.0, 560.0, 2.0)
+    line = np.interp(fine, levels, values)
+    bell = np.exp(-0.5 * (np.arange(-16, 17) / 5.5) ** 2)
+    padded = np.concatenate([np.full(16, line[0]), line, np.full(16, line[-1])])
+    return np.asarray(np.interp(z, fine, np.convolve(padded, bell / bell.sum(), "valid")), dtype=np.float32)

@@ -144,10 +144,16 @@ def sweep(beam: Beam, points: F32, lengths_mm: F32, radii_mm: F32, *, levels: in
         if not pick.any():
             continue
         radius_mm = low if count == 1 else low * (high / low) ** (level / (count - 1))
-        impulses = _deposit(at[pick], lengths_mm[pick], h, w)
-        # Axis length falls on one pixel's area: a disc of height 1 needs the pixel pitch once to give millimetres.
         disc = _disc(radius_mm / beam.pixel_mm)
-        thickness += cv2.filter2D(impulses, cv2.CV_32F, disc, borderType=cv2.BORDER_CONSTANT)
+        margin = disc.shape[0] // 2 + 1
+        low_rc = np.maximum(np.floor(at[pick].min(axis=0)).astype(int) - margin, 0)
+        high_rc = np.minimum(np.ceil(at[pick].max(axis=0)).astype(int) + margin + 1, (h, w))
+        if (high_rc <= low_rc).any():
+            continue
+        window = (slice(low_rc[0], high_rc[0]), slice(low_rc[1], high_rc[1]))
+        shape = high_rc - low_rc
+        impulses = _deposit(at[pick] - low_rc.astype(np.float32), lengths_mm[pick], int(shape[0]), int(shape[1]))
+        thickness[window] += cv2.filter2D(impulses, cv2.CV_32F, disc, borderType=cv2.BORDER_CONSTANT)
     return thickness
 
 
@@ -155,7 +161,7 @@ def _deposit(at: F32, weights: F32, h: int, w: int) -> F32:
     """Bilinear deposit of weights at (row, column) positions."""
     base = np.floor(at).astype(int)
     part = at - base
-    flat = np.zeros(h * w)
+    flat = np.zeros(h * w, dtype=np.float64)
     for dr in (0, 1):
         for dc in (0, 1):
             share = weights * (part[:, 0] if dr else 1 - part[:, 0]) * (part[:, 1] if dc else 1 - part[:, 1])

@@ -21,8 +21,8 @@ MARROW = 0.008
 
 
 def vertebra_levels(build: Build) -> F32:
-    """z of the centres of T1 ... T12, L1, L2; also two cervical bodies above: (16,) mm."""
-    steps = np.concatenate([[16.0, 16.5], 17.5 + 0.75 * np.arange(13)])
+    """z of the centres of T1 ... T12 and six lumbar levels, after two cervical ones: (20,) mm."""
+    steps = np.concatenate([[16.0, 16.5], 17.5 + 0.75 * np.arange(17)])
     scale = (build.dome[0] - build.apex[0]) / 218.0
     levels = build.apex[0] - 30 + np.concatenate([[0.0], np.cumsum(steps * (0.55 + 0.45 * scale))])
     return np.asarray(levels, dtype=np.float32)
@@ -41,7 +41,7 @@ def rib_axis(build: Build, number: int, side: int, drop: float, end: float) -> F
     reach, depth = axis + across + 3.0, deep + 4.0
     sine, cosine = np.sin(theta), np.cos(theta)
     x = reach * sine**0.85
-    x = np.maximum(x, 20.0 - 2 * (theta > 1.5))
+    x = np.maximum(x, 15.0)
     y = -4.0 - depth * np.sign(cosine) * np.abs(cosine) ** 0.85
     return np.stack([side * x + spine_x(build, z.astype(np.float32)) * np.exp(-x / 40), y, z], axis=1).astype(
         np.float32
@@ -57,7 +57,7 @@ def ribs(build: Build, beam: Beam, rng: np.random.Generator) -> F32:
     step = max(0.35, 0.5 * beam.pixel_mm)
     for number in range(1, 12):
         drop = slope * float(np.interp(number, [1, 2, 4, 7, 11], [40, 62, 88, 104, 96])) + rng.normal(0, 2)
-        end = float(np.interp(number, [1, 6, 8, 10, 11], [0.84, 0.80, 0.72, 0.58, 0.45])) + rng.normal(0, 0.01)
+        end = float(np.interp(number, [1, 6, 8, 10, 11], [0.86, 0.83, 0.74, 0.60, 0.45])) + rng.normal(0, 0.01)
         radius = float(np.interp(number, [1, 2, 6, 11], [6.2, 5.8, 6.6, 5.0])) * rng.uniform(0.95, 1.05)
         for side in (-1, 1):
             points, lengths = polyline(rib_axis(build, number, side, drop, end), step)
@@ -67,9 +67,9 @@ def ribs(build: Build, beam: Beam, rng: np.random.Generator) -> F32:
     weights = np.concatenate([part[1] for part in outer])
     radii = np.concatenate([part[2] for part in outer])
     shell = sweep(beam, points, weights, radii, levels=5)
-    core = sweep(beam, points, weights, radii - 0.95, levels=5)
+    core = sweep(beam, points, weights, radii - 1.05, levels=5)
     # Ribs are flattened front to back, about 0.55 of their height.
-    total += 0.55 * density * (CORTEX * (shell - core) + MARROW * core)
+    total += 0.78 * density * (CORTEX * (shell - core) + MARROW * core)
     return total
 
 
@@ -129,7 +129,7 @@ def scapulae(build: Build, beam: Beam, rng: np.random.Generator) -> F32:
         )
         corners = np.stack([side * outline[:, 0], np.full(len(outline), -70.0), outline[:, 1]], axis=1)
         corners = corners.astype(np.float32)
-        total += 3.0 * MARROW * _plate(beam.size, beam.project(corners), 1.0 / beam.pixel_mm)
+        total += 7.0 * MARROW * _plate(beam.size, beam.project(corners), 1.0 / beam.pixel_mm)
         # The lateral border and the spine of the scapula are the edges one sees.
         lateral, lateral_w = polyline(corners[3:7], step)
         spine_path = np.array(
@@ -142,7 +142,7 @@ def scapulae(build: Build, beam: Beam, rng: np.random.Generator) -> F32:
         rim, rim_w = polyline(np.concatenate([corners[6:], corners[:1]]), step)
         border += 0.6 * sweep(beam, rim, rim_w, np.full(len(rim), 1.6, dtype=np.float32))
         border += 0.5 * sweep(beam, ridge, ridge_w, np.full(len(ridge), 3.4, dtype=np.float32))
-        total += CORTEX * 0.8 * border
+        total += CORTEX * 1.1 * border
         total += _humerus(beam, side, medial + 84, top + 18, step)
     return total
 
@@ -194,7 +194,7 @@ def spine(build: Build, beam: Beam, rng: np.random.Generator) -> F32:
         body = _rounded_box(rows, waist, (height, width), min(2.5 / pixel, height * 0.8), soft)
         inner = _rounded_box(rows, waist, (height - 1.2 / pixel, width - 1.2 / pixel), 1.5 / pixel, soft)
         depth = np.sqrt(np.clip(1 - (columns * pixel / (width * pixel + 3)) ** 2, 0, 1)) * (24 + 0.7 * index)
-        patch = density * depth * (MARROW * 1.1 * body + CORTEX * 0.17 * (body - inner))
+        patch = density * depth * (MARROW * 0.50 * body + CORTEX * 0.10 * (body - inner))
         for side in (-1, 1):
             off = (columns - side * width * 0.66) * 1.25
             ring = np.sqrt(off**2 + (rows + height * 0.15) ** 2) * pixel

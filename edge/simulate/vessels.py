@@ -24,14 +24,14 @@ def grow(
     starts = np.repeat(root[None, :], len(headings), axis=0).astype(np.float32)
     directions = headings / np.linalg.norm(headings, axis=1, keepdims=True)
     radii = radius_mm * rng.uniform(0.75, 1.0, len(headings))
-    length = 34.0
+    length = 31.0
     points: list[F32] = []
     lengths: list[F32] = []
     widths: list[F32] = []
     for _ in range(generations):
         count = len(starts)
         reach = length * rng.uniform(0.7, 1.3, count)
-        bend = rng.normal(0, 0.18, (count, 3))
+        bend = rng.normal(0, 0.42, (count, 3))
         steps = max(4, int(length / 1.2))
         t = ((np.arange(steps) + 0.5) / steps)[None, :, None]
         ends = starts + directions * reach[:, None]
@@ -64,21 +64,19 @@ def pulmonary(build: Build, inside: Inside, rng: np.random.Generator, generation
     """Arteries and veins of both lungs, larger toward the bases as in an upright patient."""
     parts = []
     for side in (-1, 1):
-        headings = np.array(
-            [
-                [side * 0.75, 0.1, 1.0], [side * 0.45, -0.5, 1.0], [side * 0.25, -0.9, 0.9], [side * 0.9, 0.6, 0.6],
-                [side * 1.0, -0.2, 0.1], [side * 0.9, 0.4, -0.5], [side * 0.6, -0.2, -1.0], [side * 0.4, 0.3, -1.0],
-                [side * 1.0, -0.6, -0.5],
-            ]
-        )  # fmt: skip
-        headings = headings + rng.normal(0, 0.15, headings.shape)
-        order = np.argsort(-headings[:, 2])
-        lower, upper = headings[order[:5]], headings[order[5:]]
         root = hilum(build, side)
-        parts.append(grow(root, lower, 5.6, inside, rng, generations))
-        parts.append(grow(root, upper, 4.2, inside, rng, generations))
-        vein = root + np.array([side * -6.0, 4.0, 16.0], dtype=np.float32)
-        parts.append(grow(vein, lower[:3] * np.array([1.2, 1.0, 0.5]), 4.6, inside, rng, generations - 1))
+        for height, radius, count in ((18.0, 4.6, 5), (2.0, 4.2, 3), (-12.0, 3.6, 4)):
+            up = np.linspace(-1.0, 0.3, count) if height < 0 else np.linspace(0.1, 1.2, count)
+            headings = np.stack(
+                [side * rng.uniform(0.25, 1.0, count), rng.uniform(-0.8, 0.6, count), up + rng.normal(0, 0.15, count)],
+                axis=1,
+            )
+            start = root + np.array([side * rng.uniform(-4, 3), 0.0, height], dtype=np.float32)
+            parts.append(grow(start, headings, radius, inside, rng, generations))
+        # Central arteries: the comma of the hilum itself.
+        t = np.linspace(0, 1, 40, dtype=np.float32)
+        comma = root + np.stack([side * (9 * np.sin(np.pi * t) - 2), -6 * t, -14 + 52 * t], axis=1).astype(np.float32)
+        parts.append((comma, np.full(40, 1.4, dtype=np.float32), (6.8 - 2.8 * t).astype(np.float32)))
     return (
         np.concatenate([p[0] for p in parts]),
         np.concatenate([p[1] for p in parts]),

@@ -1,0 +1,144 @@
+"""The page's own plain words: states, ages, sizes, names, and what to do about a reason. English; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Tone = Literal["ready", "work", "warn", "refused", "stop"]
+
+
+@dataclass(frozen=True)
+class StateWords:
+    """How one state of a study is told: a tone (colour and shape), a label, and a sentence."""
+
+    tone: Tone
+    label: str
+    explain: str
+    unsettled: bool = False  # the page keeps looking by itself
+
+
+STATES: dict[str, StateWords] = {
+    "receiving": StateWords("work", "Receiving images", "Images of this study are still arriving.", True),
+    "queued": StateWords("work", "Waiting to be read", "The images are safe. The study is read as soon as possible.", True),
+    "reading": StateWords("work", "Being read", "The box is reading this study now.", True),
+    "draft": StateWords("ready", "Draft ready", "The box has written a draft. A clinician must check it."),
+    "refused": StateWords("refused", "Not read", "The images are safe, but the box does not read this study."),
+    "failed": StateWords("stop", "Reading failed", "The images are safe, but the box could not read them."),
+    "signed": StateWords("ready", "Signed", "A clinician has checked and signed this report."),
+}
+
+# What to do, by code; the longest matching prefix wins. Every area of codes that a study can carry is here.
+TODO: dict[str, str] = {
+    "gate.": "Look at the image yourself. If it is a chest X-ray, check the exposure, position and collimation and take it again.",
+    "gate.modality": "Nothing is wrong with the image. This box reads chest X-rays only: have this study read by a person.",
+    "gate.not-a-chest": "Nothing is wrong if another body part was meant. This box reads chest X-rays only: have it read by a person.",
+    "gate.body-part": "Nothing is wrong if another body part was meant. This box reads chest X-rays only: have it read by a person.",
+    "gate.view": "Send the frontal (PA or AP) chest image of this patient as well, or have this study read by a person.",
+    "dicom.": "Send the image again from the X-ray unit. If it fails again, tell the person who looks after the unit the code below.",
+    "worker.": "Have this study read by a person now. Tell the person who looks after the box the code below.",
+    "bundle.": "Have this study read by a person now. The model of this box must be installed again.",
+    "backend.": "Have this study read by a person now. Restart the box; if it stays, tell its keeper the code below.",
+    "storage.": "Free space or replace the storage of the box, then send the image again.",
+}
+TODO_ELSE = "Have this study read by a person. Tell the person who looks after the box the code below."
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Title and action of a banner about a service."""
+
+    title: str
+    todo: str
+
+
+# (service, state) of the store's service rows; a code's own entry comes first.
+SERVICE_CODES: dict[str, Advice] = {
+    "storage.full": Advice("Storage is full: new images are turned away", "Free space or replace the storage now."),
+    "storage.low": Advice("Storage is nearly full", "Free space soon. Images on the box are safe."),
+    "worker.on-cpu": Advice("Running on CPU: reading works, but slower", "Restart the box. If this stays, tell its keeper."),
+}
+SERVICE_STATES: dict[tuple[str, str], Advice] = {
+    ("worker", "paused"): Advice(
+        "AI paused, images are safe", "Have urgent images read by a person. Waiting studies are read when the AI is back."
+    ),
+    ("worker", "degraded"): Advice("Reading works, but not as it should", "Tell the person who looks after the box."),
+    ("receive", "paused"): Advice("No new images can arrive", "Keep the images on the X-ray unit and tell the keeper of the box."),
+    ("receive", "degraded"): Advice("Some images may not arrive", "Check on this page that each image you send appears."),
+}
+
+
+def state_words(state: str) -> StateWords:
+    """Words for a state of the store's transition table; KeyError for a state that is not in it."""
+    return STATES[state]
+
+
+def todo(code: str) -> str:
+    """What a nurse can do about a refusal or failure code; the longest matching prefix of TODO, else a fixed sentence."""
+    matching = [prefix for prefix in TODO if code.startswith(prefix)]
+    return TODO[max(matching, key=len)] if matching else TODO_ELSE
+
+
+def advice(service: str, state: str, code: str) -> Advice:
+    """Title and action for a service that is not well."""
+    if code in SERVICE_CODES:
+        return SERVICE_CODES[code]
+    state_word = "has stopped" if state == "paused" else "has a problem"
+    return SERVICE_STATES.get((service, state)) or Advice(
+        f"The service {service} {state_word}", "Tell the person who looks after the box."
+    )
+
+
+def ago(seconds: float) -> str:
+    """An age in plain words: "just now", "3 min ago", "2 h ago", "5 days ago"."""
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min ago"
+    if seconds < 2 * 86400:
+        return f"{int(seconds // 3600)} h ago"
+    return f"{int(seconds // 86400)} days ago"
+
+
+def age(monotonic_s: float, boot_id: str, now_s: float, boot_now: str) -> str:
+    """Age of a stored monotonic time; a time of another boot cannot be compared (CLOCK_MONOTONIC starts at boot)."""
+    return ago(max(0.0, now_s - monotonic_s)) if boot_id == boot_now else "before the last restart"
+
+
+def size(size_bytes: int) -> str:
+    """Decimal size with a unit: "512 bytes", "3.4 kB", "10.2 MB"."""
+    if size_bytes < 1000:
+        return f"{size_bytes} bytes"
+    if size_bytes < 1_000_000:
+        return f"{size_bytes / 1e3:.1f} kB"
+    return f"{size_bytes / 1e6:.1f} MB"
+
+
+def person(name: str) -> str:
+    """DICOM PN (PS3.5 6.2.1) as a person reads it: "DOE^JANE^^DR" -> "DOE, JANE DR"; the first filled group is used."""
+    group = next((part for part in name.split("=") if part.strip("^ ")), "")
+    parts = [part.strip() for part in group.split("^")] + [""] * 5
+    family, given, middle, prefix, suffix = parts[:5]
+    rest = " ".join(part for part in (prefix, given, middle, suffix) if part)
+    return ", ".join(part for part in (family, rest) if part) or "Name not given"
+
+
+def date(value: str) -> str:
+    """DICOM DA (PS3.5 6.2) "20260131" -> "2026-01-31"; anything else as given."""
+    if len(value) == 8 and value.isdigit():
+        return f"{value[:4]}-{value[4:6]}-{value[6:]}"
+    return value or "date not given"
+
+
+def percent(probability: float) -> str:
+    """A probability as a whole number of percent; never a certainty of 0 or 100 that the model does not have."""
+    if probability < 0.01:
+        return "under 1 %"
+    if probability > 0.99:
+        return "over 99 %"
+    return f"{probability * 100:.0f} %"
+
+
+def count(number: int, one: str, many: str) -> str:
+    """ "1 image", "2 images"."""
+    return f"{number} {one if number == 1 else many}"

@@ -1,0 +1,31 @@
+"""Child process: load one backend, run the golden case, say how it went.
+
+    python -m edge.reading.backends.probe NAME BUNDLE_DIR THREADS
+
+Exit 0 when it passed; otherwise 1 and one line "code message" on standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from edge.bundle import load_bundle
+from edge.errors import RadboxError
+from edge.reading.backends import load_backend
+from edge.reading.backends.golden import check_golden
+
+
+def main(name: str, bundle_path: str, threads: str) -> int:
+    """See the module docstring."""
+    try:
+        bundle = load_bundle(Path(bundle_path))
+        check_golden(load_backend(name, bundle, int(threads)).run, bundle)
+    except RadboxError as error:
+        print(error.code, error.message)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:4]))

@@ -1,0 +1,251 @@
+"""ctypes over libradbox_kernels.so: the operators of reference.py, computed by kernels/ through its C ABI (kernels.h).
+
+Signatures, shapes and errors are those of reference.py. Every array is checked here before its pointer is handed over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import BackendError
+from edge.reading.ops.arrays import BAD_ARGUMENT, F32, NOT_FINITE, NOTHING_ALLOWED, Weights, f32, head_width
+from edge.reading.ops.reference import EPSILON, check_allowed
+from edge.reading.ops.shape import DecoderShape
+
+ABI_VERSION = 1
+LIBRARY = "libradbox_kernels.so"
+BUILD_COMMAND = "tools/build_kernels"
+
+STATUS_CODES = {
+    1: BAD_ARGUMENT,
+    2: NOT_FINITE,
+    3: NOTHING_ALLOWED,
+    4: "kernels.unknown",
+    5: "kernels.out-of-memory",
+    6: "kernels.wrong-state",
+}
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+_CHECKOUT = _PACKAGE.parent
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        (field, c_int32) for field in ("vocabulary", "width", "layers", "heads", "ffn", "positions", "channels")
+    ]
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = [("name", c_char_p), ("values", c_void_p), ("rows", c_int64), ("columns", c_int64)]
+
+
+_P, _I, _F = c_void_p, c_int64, c_float
+_SIGNATURES: dict[str, list[Any]] = {
+    "radbox_kernels_select": [c_char_p],
+    "radbox_layer_norm_f32": [_P, _P, _P, _I, _I, _F, _P],
+    "radbox_linear_f32": [_P, _P, _P, _I, _I, _I, _P],
+    "radbox_gelu_tanh_f32": [_P, _I, _P],
+    "radbox_self_attention_step_f32": [_P, _P, _P, _P, _P, _I, _I, _I, _I, _P],
+    "radbox_gated_cross_attention_f32": [_P, _P, _P, _P, _P, _P, _F, _F, _I, _I, _I, _P, _P],
+    "radbox_gaussian_blur_f32": [_P, _I, _I, _F, _P],
+    "radbox_anatomical_bias_f32": [_P, _I, _I, _I, _P, _I, _F, _P],
+    "radbox_masked_argmax_f32": [_P, _P, _I, POINTER(c_int32), POINTER(c_float)],
+    "radbox_decoder_create_f32": [POINTER(_Shape), POINTER(_Tensor), _I, POINTER(c_void_p)],
+    "radbox_decoder_begin_f32": [_P, _P, _P, _I],
+    "radbox_decoder_step_f32": [_P, c_int32, _P, _P],
+}
+
+
+def library_path() -> Path:
+    """RADBOX_KERNELS_LIBRARY, else build/kernels of the checkout, else beside the package.
+
+    Raises BackendError `kernels.missing` naming the build command; a path in the environment is never replaced.
+    """
+    named = os.environ.get("RADBOX_KERNELS_LIBRARY")
+    places = [Path(named)] if named else [_CHECKOUT / "build" / "kernels" / LIBRARY, _PACKAGE / LIBRARY]
+    for place in places:
+        if place.is_file():
+            return place
+    raise BackendError(
+        f"expected the kernels' library at {' or '.join(map(str, places))}, got no file; build it with {BUILD_COMMAND}",
+        code="kernels.missing",
+    )
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path))
+        version = library.radbox_abi_version
+    except (OSError, AttributeError) as error:
+        raise BackendError(
+            f"expected {path} to be the kernels' library, got: {error}", code="kernels.not-loadable"
+        ) from error
+    version.argtypes, version.restype = [], c_int32
+    if (got := version()) != ABI_VERSION:
+        raise BackendError(
+            f"expected kernels of ABI version {ABI_VERSION}, got {got} in {path}; rebuild them with {BUILD_COMMAND}",
+            code="kernels.abi-version",
+        )
+    for function, arguments in _SIGNATURES.items():
+        bound = getattr(library, function)
+        bound.argtypes, bound.restype = arguments, c_int
+    for function in ("radbox_kernels_name", "radbox_kernels_known", "radbox_error_message"):
+        bound = getattr(library, function)
+        bound.argtypes, bound.restype = [], c_char_p
+    library.radbox_decoder_destroy.argtypes, library.radbox_decoder_destroy.restype = [c_void_p], None
+    return library
+
+
+class NativeKernels:
+    """The loaded library. `kernels`: a name built into it, or None for RADBOX_KERNELS, else the best for this CPU."""
+
+    def __init__(self, kernels: str | None = None) -> None:
+        self._library = _open(library_path())
+        self._call("radbox_kernels_select", None if kernels is None else kernels.encode())
+        self.name: str = self._library.radbox_kernels_name().decode()
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        if status := getattr(self._library, function)(*arguments):
+            message = self._library.radbox_error_message().decode(errors="replace")
+            raise BackendError(message, code=STATUS_CODES.get(status, "kernels.failed"))
+
+    def known(self) -> tuple[str, ...]:
+        """The names of all kernels built into the library."""
+        return tuple(self._library.radbox_kernels_known().decode().split(", "))
+
+    def layer_norm_f32(self, x: F32, weight: F32, bias: F32, epsilon: float = EPSILON) -> F32:
+        x = f32("x", x, None, None)
+        rows, width = x.shape
+        weight, bias, y = f32("weight", weight, width), f32("bias", bias, width), np.empty_like(x)
+        self._call("radbox_layer_norm_f32", _at(x), _at(weight), _at(bias), rows, width, epsilon, _at(y))
+        return y
+
+    def linear_f32(self, x: F32, weight: F32, bias: F32 | None) -> F32:
+        x = f32("x", x, None, None)
+        rows, inputs = x.shape
+        outputs = f32("weight", weight, None, inputs).shape[0]
+        bias = None if bias is None else f32("bias", bias, outputs)
+        y = np.empty((rows, outputs), np.float32)
+        self._call("radbox_linear_f32", _at(x), _at(weight), _at(bias), rows, inputs, outputs, _at(y))
+        return y
+
+    def gelu_tanh_f32(self, x: F32) -> F32:
+        x = f32("x", x, None)
+        y = np.empty_like(x)
+        self._call("radbox_gelu_tanh_f32", _at(x), x.size, _at(y))
+        return y
+
+    def self_attention_step_f32(
+        self, query: F32, key: F32, value: F32, cache_keys: F32, cache_values: F32, position: int, heads: int
+    ) -> F32:
+        query = f32("query", query, None)
+        width = query.size
+        head_width(width, heads)
+        key, value = f32("key", key, width), f32("value", value, width)
+        positions = f32("cache_keys", cache_keys, None, width).shape[0]
+        cache_values = f32("cache_values", cache_values, positions, width)
+        y = np.empty_like(query)
+        arrays = [_at(array) for array in (query, key, value, cache_keys, cache_values)]
+        self._call("radbox_self_attention_step_f32", *arrays, position, positions, width, heads, _at(y))
+        return y
+
+    def gated_cross_attention_f32(
+        self,
+        a: F32,
+        query: F32,
+        keys: F32,
+        values: F32,
+        bias: F32 | None,
+        gate_weight: F32,
+        gate_bias: float,
+        gate_scale: float,
+        heads: int,
+    ) -> tuple[F32, F32]:
+        a = f32("a", a, None)
+        width = a.size
+        head_width(width, heads)
+        query, gate_weight = f32("query", query, width), f32("gate_weight", gate_weight, width)
+        count = f32("keys", keys, None, width).shape[0]
+        values = f32("values", values, count, width)
+        bias = None if bias is None else f32("bias", bias, count)
+        y, attention = np.empty_like(a), np.empty(count, np.float32)
+        arrays = [_at(array) for array in (a, query, keys, values, bias, gate_weight)]
+        sizes = (count, width, heads)
+        self._call("radbox_gated_cross_attention_f32", *arrays, gate_bias, gate_scale, *sizes, _at(y), _at(attention))
+        return y, attention
+
+    def gaussian_blur_f32(self, grid: F32, sigma: float) -> F32:
+        grid = f32("grid", grid, None, None)
+        y = np.empty_like(grid)
+        self._call("radbox_gaussian_blur_f32", _at(grid), *grid.shape, sigma, _at(y))
+        return y
+
+    def anatomical_bias_f32(self, masks: F32, sigma: tuple[float, ...], strength: float) -> F32:
+        masks = f32("masks", masks, None, None, None)
+        sigmas = f32("sigma", np.array(sigma, np.float32), None)
+        y = np.empty((sigmas.size, masks.shape[1] * masks.shape[2]), np.float32)
+        self._call("radbox_anatomical_bias_f32", _at(masks), *masks.shape, _at(sigmas), sigmas.size, strength, _at(y))
+        return y
+
+    def masked_argmax_f32(self, logits: F32, allowed: NDArray[np.bool_]) -> tuple[int, float]:
+        logits = f32("logits", logits, None)
+        check_allowed(allowed, logits.size)
+        bytes_allowed = np.ascontiguousarray(allowed).view(np.uint8)
+        token, log_probability = c_int32(), c_float()
+        at_allowed = bytes_allowed.ctypes.data
+        self._call(
+            "radbox_masked_argmax_f32", _at(logits), at_allowed, logits.size, byref(token), byref(log_probability)
+        )
+        return token.value, log_probability.value
+
+    def decoder(self, shape: DecoderShape, weights: Weights) -> Session:
+        """A session over a copy of checked weights (shape.check_weights)."""
+        return Session(self._library, self._call, shape, weights)
+
+
+class Session:
+    """A decoder handle: weights, caches and scratch in C, one call per token. One thread at a time."""
+
+    def __init__(self, library: ctypes.CDLL, call: Any, shape: DecoderShape, weights: Mapping[str, F32]) -> None:
+        self._handle = c_void_p()
+        self._destroy = library.radbox_decoder_destroy
+        self._call, self._shape = call, shape
+        self._image_tokens = 0
+        tensors = (_Tensor * len(weights))()
+        kept = [f32(weight, array, *array.shape) for weight, array in weights.items()]
+        for tensor, weight, array in zip(tensors, weights, kept, strict=True):
+            tensor.name, tensor.values = weight.encode(), _at(array)
+            tensor.rows, tensor.columns = array.shape[0], array.size // array.shape[0]
+        sizes = _Shape(*(getattr(shape, field[0]) for field in _Shape._fields_))
+        call("radbox_decoder_create_f32", byref(sizes), tensors, len(weights), byref(self._handle))
+
+    def __del__(self) -> None:
+        if self._handle:
+            self._destroy(self._handle)
+            self._handle = c_void_p()
+
+    def begin(self, tokens: F32, bias: F32) -> None:
+        """tokens: (n, channels); bias: (layers, n)."""
+        tokens = f32("tokens", tokens, None, self._shape.channels)
+        bias = f32("bias", bias, self._shape.layers, tokens.shape[0])
+        self._call("radbox_decoder_begin_f32", self._handle, _at(tokens), _at(bias), tokens.shape[0])
+        self._image_tokens = tokens.shape[0]
+
+    def step(self, token: int) -> tuple[F32, F32]:
+        """Logits (vocabulary,) and cross-attention maps (layers, n)."""
+        logits = np.empty(self._shape.vocabulary, np.float32)
+        attention = np.empty((self._shape.layers, self._image_tokens), np.float32)
+        self._call("radbox_decoder_step_f32", self._handle, token, _at(logits), _at(attention))
+        return logits, attention
+
+
+def _at(array: F32 | None) -> int | None:
+    return None if array is None else array.ctypes.data

@@ -1,0 +1,156 @@
+"""What goes into the store and what comes out: frozen rows, no behaviour.
+
+`monotonic_s` fields are CLOCK_MONOTONIC seconds of the boot named beside them; `*_unix_s` is the wall clock, for
+people's eyes only. Paths are relative to the data folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+AddOutcome = Literal["stored", "duplicate", "conflict"]
+ServiceState = Literal["ok", "degraded", "paused"]
+StudyState = Literal["receiving", "queued", "reading", "draft", "refused", "failed", "signed"]
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """Attributes of the study as one of its objects states them (PS3.3 C.7.1.1, C.7.2.1); "" where it says nothing."""
+
+    study_instance_uid: str
+    patient_id: str = ""
+    patient_name: str = ""
+    accession_number: str = ""
+    study_date: str = ""
+    modality: str = ""
+    study_description: str = ""
+
+
+@dataclass(frozen=True)
+class InstanceFacts:
+    """One received object. `receive_s`: seconds from its last byte to its file being durable (0 where not measured)."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    sha256: str
+    size_bytes: int
+    path: str
+    calling_ae: str
+    received_monotonic_s: float
+    receive_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class InstanceRow:
+    """A stored object of a study. `conflict`: its SOP Instance UID came before with other bytes."""
+
+    instance_key: int
+    study_key: int
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    sha256: str
+    size_bytes: int
+    path: str
+    calling_ae: str
+    conflict: bool
+    received_monotonic_s: float
+    receive_s: float
+    boot_id: str
+    arrived_unix_s: float
+
+
+@dataclass(frozen=True)
+class ClaimedStudy:
+    """A study that a worker now reads. `attempt` never repeats for a study (it names the folder of rendered images).
+
+    `instances` in order of arrival, without those whose SOP Instance UID the study already has.
+    `last_received_monotonic_s` compares with `time.monotonic()` only if `same_boot`.
+    """
+
+    study_key: int
+    attempt: int
+    instances: tuple[InstanceRow, ...]
+    last_received_monotonic_s: float
+    same_boot: bool = True
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A line of the list. `code` and `message` say why a study was refused or failed."""
+
+    study_key: int
+    study_instance_uid: str
+    patient_id: str
+    patient_name: str
+    accession_number: str
+    study_date: str
+    modality: str
+    study_description: str
+    state: StudyState
+    instance_count: int
+    conflict_count: int
+    code: str
+    message: str
+    report_json: str
+    arrived_unix_s: float
+
+
+@dataclass(frozen=True)
+class StudyDetail:
+    """One study: `summary`, the current reading's results ("" and {} before one) and every object received."""
+
+    summary: StudySummary
+    state: StudyState
+    facts: StudyFacts
+    code: str
+    message: str
+    report_json: str
+    rendered: str
+    timings_s: dict[str, float]
+    attempt: int
+    instances: tuple[InstanceRow, ...]
+    conflicts: tuple[InstanceRow, ...]
+    superseded_reports: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class QuarantineRow:
+    """Bytes that were refused but kept. `times`: how often the same bytes came with the same fault."""
+
+    quarantine_key: int
+    sha256: str
+    size_bytes: int
+    path: str
+    code: str
+    message: str
+    calling_ae: str
+    times: int
+    arrived_unix_s: float
+
+
+@dataclass(frozen=True)
+class ServiceRow:
+    """How a service says it is."""
+
+    name: str
+    state: ServiceState
+    code: str
+    message: str
+    monotonic_s: float
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """Something worth telling a person; no patient data in `message`."""
+
+    event_key: int
+    code: str
+    message: str
+    study_key: int | None
+    monotonic_s: float
+    boot_id: str
+    happened_unix_s: float
