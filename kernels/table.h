@@ -9,6 +9,10 @@
 
 #include "kernels.h"
 
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "expected a build without fast-math: NaN has to be found, not assumed away"
+#endif
+
 // Opaque to C. Created by a set's make_decoder, so that a handle keeps the kernels it was born with.
 struct radbox_decoder {
     const radbox_decoder_shape shape;

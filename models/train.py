@@ -28,7 +28,7 @@ from models.metrics import auroc
 from models.model import GRID, Encoder
 
 BATCH = {"nih": 12, "kermany": 8, "masks": 4, "phantom": 4, "negative": 6}
-LEARNING_RATE, BACKBONE_SHARE, WEIGHT_DECAY, AVERAGE = 6e-4, 0.35, 0.02, 0.996
+LEARNING_RATE, BACKBONE_SHARE, WEIGHT_DECAY, AVERAGE = 6e-4, 0.35, 0.02, 0.99
 LARGEST_WEIGHT = 8.0  # cap of a rare positive's weight
 SMOOTHING = 0.04  # text-mined labels are wrong now and then
 LOSS_WEIGHTS = {"findings": 1.0, "masks": 0.5, "chest": 0.4, "population": 0.1}

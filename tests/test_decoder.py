@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,8 +105,13 @@ def cached_logits(config, kernels, weights, tokens, masks, prefix):
     return np.stack([session.step(token)[0] for token in prefix])
 
 
-@pytest.fixture(params=["numpy", "reference"], scope="module")
-def kernels(request, root):
+@pytest.fixture(scope="module", autouse=True)
+def built(root):
+    subprocess.run([root / "tools" / "build_kernels"], check=True)
+
+
+@pytest.fixture(params=["numpy", "reference"])
+def kernels(request):
     return request.param
 
 
@@ -209,28 +215,29 @@ def test_a_grammar_that_leads_nowhere_is_an_error(kernels):
     assert caught.value.code == "decoder.nothing-allowed"
 
 
-@pytest.mark.parametrize("which", ["tokens", "masks"])
+@pytest.mark.parametrize("which", [0, 1], ids=["tokens", "masks"])
 def test_nan_from_the_encoder_is_an_error_and_the_next_image_works(kernels, which):
-    decoder, image = load(SMALL, kernels), dict(zip(("tokens", "masks"), random_image(1), strict=True))
-    broken = {**image, which: image[which].copy()}
+    decoder, (tokens, masks) = load(SMALL, kernels), random_image(1)
+    broken = tokens.copy(), masks.copy()
     broken[which].flat[7] = np.nan
     with pytest.raises(BackendError) as caught:
-        decoder.generate(**broken, grammar=Findings())
+        decoder.generate(broken[0], broken[1], Findings())
     assert caught.value.code == "kernels.not-finite"
-    assert decoder.generate(**image, grammar=Findings()).steps >= 2
+    assert decoder.generate(tokens, masks, Findings()).steps >= 2
 
 
 def test_wrong_image_shapes_name_what_was_expected(kernels):
     decoder, (tokens, masks) = load(SMALL, kernels), random_image(1)
-    for wrong in (
+    wrong: list[tuple[np.ndarray, np.ndarray]] = [
         (tokens[None], masks),
         (tokens, masks[0]),
         (tokens[:255], masks),
         (tokens[:, :127], masks),
         (tokens.astype(np.float64), masks),
-    ):
-        with pytest.raises(BackendError, match="expected .* got") as caught:
-            decoder.generate(*wrong, Findings())
+    ]
+    for wrong_tokens, wrong_masks in wrong:
+        with pytest.raises(BackendError, match=r"expected .* got") as caught:
+            decoder.generate(wrong_tokens, wrong_masks, Findings())
         assert caught.value.code == "kernels.bad-argument"
 
 

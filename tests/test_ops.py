@@ -66,13 +66,14 @@ def test_gelu_matches_numpy(native, scale):
 @pytest.mark.parametrize(("width", "heads"), WIDTHS_AND_HEADS)
 def test_self_attention_matches_numpy_at_every_position(native, width, heads, scale):
     positions = 9
-    caches = {k: np.zeros((2, positions, width), np.float32) for k in ("numpy", "native")}
+    keys, values, native_keys, native_values = np.zeros((4, positions, width), np.float32)
     for position in range(positions):
         query, key, value = random(position, 3, width, scale=scale)
-        expected = reference.self_attention_step_f32(query, key, value, *caches["numpy"], position, heads)
-        got = native.self_attention_step_f32(query, key, value, *caches["native"], position, heads)
+        expected = reference.self_attention_step_f32(query, key, value, keys, values, position, heads)
+        got = native.self_attention_step_f32(query, key, value, native_keys, native_values, position, heads)
         assert_same(got, expected)
-    np.testing.assert_array_equal(caches["native"], caches["numpy"])
+    np.testing.assert_array_equal(native_keys, keys)
+    np.testing.assert_array_equal(native_values, values)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from edge.desk import words
+from edge.desk import report_view, words
 from edge.desk.report_view import Fact, TopFinding
 from edge.desk.words import StateWords, Tone
 from edge.store import InstanceRow, QuarantineRow, ServiceRow, StudyDetail, StudySummary
@@ -149,6 +149,9 @@ _SERVICE_WORDS: Mapping[str, tuple[Tone, str]] = {
 }
 
 
+UNREADABLE = Notice("stop", report_view.UNREADABLE.title, "The images are safe.", report_view.UNREADABLE.todo)
+
+
 def page_of(number: int, found: int) -> Page:
     """`found` rows were asked for with one more than PAGE_ROWS, to know whether an older page exists."""
     return Page(number, number - 1 if number > 1 else None, number + 1 if found > PAGE_ROWS else None)
@@ -168,7 +171,7 @@ def list_row(summary: StudySummary, age: str, top: TopFinding | None, note: str)
         reason=summary.message if summary.state in ("refused", "failed") else "",
         top=top,
         note=note,
-        conflict=_conflict(summary.conflict_count),
+        conflict=_conflict(summary.conflict_count)[0],
     )
 
 
@@ -212,7 +215,7 @@ def study_view(detail: StudyDetail, now: Now) -> StudyView:
         state=words.state_words(detail.state),
         age=f"last image {now.age_of(detail.instances[-1])}" if detail.instances else "",
         reason=Reason(detail.code, detail.message, words.todo(detail.code)) if detail.code else None,
-        conflict=_conflict(len(detail.conflicts)),
+        conflict=" ".join(_conflict(len(detail.conflicts))).strip(),
         superseded=_superseded(len(detail.superseded_reports)),
         no_image=_no_image(detail.state),
         timings=tuple(Fact(_STEPS.get(name, name), f"{seconds:.2f}") for name, seconds in detail.timings_s.items()),
@@ -234,11 +237,13 @@ def _facts(detail: StudyDetail) -> tuple[Fact, ...]:
     return tuple(Fact(label, value) for label, value in pairs if value)
 
 
-def _conflict(number: int) -> str:
+def _conflict(number: int) -> tuple[str, str]:
+    """What happened, and what it means; ("", "") where nothing did."""
     if not number:
-        return ""
+        return "", ""
     copies = words.count(number, "image came", "images came")
-    return f"{copies} twice with different content. Both copies are kept; compare them before you rely on this study."
+    meaning = "Both copies are kept, the first was read. Compare them before you rely on this study."
+    return f"{copies} again with different content.", meaning
 
 
 def _superseded(number: int) -> str:

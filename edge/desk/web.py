@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import platform
 import time
 from collections.abc import AsyncIterator, Callable
@@ -29,10 +28,11 @@ from edge.desk.report_view import Fact
 from edge.desk.shield import Shield, log
 from edge.errors import ReportError
 from edge.report.graph import load_graph
+from edge.report.render import render_text
 from edge.report.schema import Report
 from edge.report.serial import from_json
 from edge.service import Stop, notify
-from edge.store import Store, StudyDetail, StudySummary, boot_id, database_key, open_store
+from edge.store import InstanceRow, ServiceRow, Store, StudyDetail, StudySummary, boot_id, database_key, open_store
 
 PAGES = Path(__file__).with_name("pages")
 ASSETS = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -40,7 +40,7 @@ LAST_PAGE = 1_000_000
 LARGEST_KEY = 2**63 - 1  # of an SQLite row
 
 ERRORS = {
-    404: ("Not found", "There is no such page or study on this box. It may have been removed, or the address is wrong."),
+    404: ("Not found", "There is no such page or study on this box, or the address is wrong."),
     405: ("Not possible", "This address cannot be used that way."),
     421: ("Wrong address", "Open this page by the box's own name or IP address."),
     500: ("Something went wrong", "The box could not show this page. The images are safe. Try again in a moment."),
@@ -86,6 +86,7 @@ class Desk:
         self.store = store
         self.graph = load_graph()
         self.boot_id = boot_id()
+        self.last_instance = lru_cache(maxsize=1024)(self._last_instance)
         self.assets = {name: (PAGES / name).read_bytes() for name in ASSETS}
         self.templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(PAGES),
@@ -125,9 +126,14 @@ class Desk:
         """One line of the list with the most urgent finding of its report."""
         report = _report(summary.report_json)
         top = report_view.top_finding(report, self.graph) if report else None
-        note = report_view.list_note(summary.report_json, report)
-        age = now.age_of_arrival(*self.arrival(summary)) if summary.instance_count else ""
-        return views.list_row(summary, age, top, note)
+        note = report_view.list_note(summary.report_json, report, self.graph)
+        last = self.last_instance(summary.study_key, summary.instance_count)
+        return views.list_row(summary, now.age_of(last) if last else "", top, note)
+
+    def _last_instance(self, study_key: int, _count: int) -> InstanceRow | None:
+        """The newest object of a study. The count is in the cache's key: more objects, another newest one."""
+        detail = self.store.study(study_key)
+        return detail.instances[-1] if detail and detail.instances else None
 
     def study(self, request: Request) -> Response:
         """One study."""
@@ -135,19 +141,21 @@ class Desk:
         services = self.store.services()
         words = (detail.state, detail.attempt, detail.summary.instance_count, detail.report_json, detail.code, services)
         tag = f'W/"{hashlib.sha256(repr(words).encode()).hexdigest()[:24]}"'
-        return _tagged(request, tag, lambda: self.study_page(detail, views.notices(services), tag))
+        return _tagged(request, tag, lambda: self.study_page(detail, services, tag))
 
-    def study_page(self, detail: StudyDetail, notices: tuple[views.Notice, ...], tag: str) -> str:
+    def study_page(self, detail: StudyDetail, services: list[ServiceRow], tag: str) -> str:
         """The HTML of one study."""
         report = _report(detail.report_json)
+        study = views.study_view(detail, self.now())
+        notices = views.notices(services) if study.unsettled else ()
         if detail.report_json and report is None:
-            notices = (*notices, report_view.UNREADABLE)
+            notices = (*notices, views.UNREADABLE)
         path = self.picture(detail)
         size = overlay.png_size(path) if path else None
         return self.render(
             "study.html",
             here="study",
-            study=views.study_view(detail, self.now()),
+            study=study,
             report=report_view.report_view(report, self.graph) if report else None,
             image=report_view.image_view(report, self.graph, size) if size else None,
             notices=notices,
@@ -213,7 +221,7 @@ class Desk:
         report = _report(self.detail(request).report_json)
         if report is None:
             raise HTTPException(404)
-        return PlainTextResponse(report_view.plain_text(report, self.graph))
+        return PlainTextResponse(render_text(report, self.graph))
 
     def report_json(self, request: Request) -> Response:
         """The report document as it is stored."""
@@ -295,7 +303,7 @@ class Desk:
         top = self.board.data_dir.resolve()
         path = (top / detail.rendered / "image.png").resolve()
         if not path.is_relative_to(top):
-            log.error("web.picture-outside: the picture of study %d is outside the data folder", detail.summary.study_key)
+            log.error("web.picture-outside: study %d has a picture outside the data folder", detail.summary.study_key)
             return None
         return path if path.is_file() else None
 
@@ -318,7 +326,7 @@ class Server(uvicorn.Server):
 
 
 def run(board: Board, stop: Stop) -> None:
-    """Serve the page on the board's address until `stop`. Raises StoreError, StorageError; exits if the port is taken."""
+    """Serve the page on the board's address until `stop`. Raises as `create_app`; a taken port exits with 1."""
     config = uvicorn.Config(
         create_app(board),
         host=board.web.host,
@@ -350,13 +358,15 @@ def _tagged(request: Request, tag: str, content: Callable[[], str]) -> Response:
 
 @lru_cache(maxsize=128)
 def _report(text: str) -> Report | None:
-    """The report of a row; None where there is none, or none that this version can read (the page then says so)."""
+    """The report of a row; None where there is none, or none that this version can show (the page then says so)."""
     if not text:
         return None
     try:
-        return from_json(text)
+        report = from_json(text)
+        render_text(report, load_graph())
+        return report
     except ReportError as error:
-        log.error("%s: a stored report cannot be read", error.code)
+        log.error("%s: a stored report cannot be shown", error.code)
         return None
 
 

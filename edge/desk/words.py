@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Tone = Literal["ready", "work", "warn", "refused", "stop"]
+Tone = Literal["ready", "draft", "work", "warn", "refused", "stop"]
 
 
 @dataclass(frozen=True)
 class StateWords:
-    """How one state of a study is told: a tone (colour and shape), a label, and a sentence."""
+    """How one state of a study is told: a tone (colour and shape), a label, and a sentence or ""."""
 
     tone: Tone
     label: str
@@ -20,28 +20,33 @@ class StateWords:
 
 STATES: dict[str, StateWords] = {
     "receiving": StateWords("work", "Receiving images", "Images of this study are still arriving.", True),
-    "queued": StateWords("work", "Waiting to be read", "The images are safe. The study is read as soon as possible.", True),
+    "queued": StateWords("work", "Waiting to be read", "The images are safe and wait their turn.", True),
     "reading": StateWords("work", "Being read", "The box is reading this study now.", True),
-    "draft": StateWords("ready", "Draft ready", "The box has written a draft. A clinician must check it."),
+    "draft": StateWords("draft", "Draft ready", ""),
     "refused": StateWords("refused", "Not read", "The images are safe, but the box does not read this study."),
     "failed": StateWords("stop", "Reading failed", "The images are safe, but the box could not read them."),
     "signed": StateWords("ready", "Signed", "A clinician has checked and signed this report."),
 }
 
+_ANOTHER_PART = (
+    "Nothing is wrong if another body part was meant. This box reads chest X-rays only: have it read by a person."
+)
+_KEEPER = "tell the person who looks after the box the code below."
+
 # What to do, by code; the longest matching prefix wins. Every area of codes that a study can carry is here.
 TODO: dict[str, str] = {
-    "gate.": "Look at the image yourself. If it is a chest X-ray, check the exposure, position and collimation and take it again.",
-    "gate.modality": "Nothing is wrong with the image. This box reads chest X-rays only: have this study read by a person.",
-    "gate.not-a-chest": "Nothing is wrong if another body part was meant. This box reads chest X-rays only: have it read by a person.",
-    "gate.body-part": "Nothing is wrong if another body part was meant. This box reads chest X-rays only: have it read by a person.",
-    "gate.view": "Send the frontal (PA or AP) chest image of this patient as well, or have this study read by a person.",
-    "dicom.": "Send the image again from the X-ray unit. If it fails again, tell the person who looks after the unit the code below.",
-    "worker.": "Have this study read by a person now. Tell the person who looks after the box the code below.",
+    "gate.": "Look at the image yourself. If it is a chest X-ray, check exposure and position and take it again.",
+    "gate.modality": _ANOTHER_PART,
+    "gate.body-part": _ANOTHER_PART,
+    "gate.not-a-chest": _ANOTHER_PART,
+    "gate.view": "Send the frontal (PA or AP) chest image of this patient too, or have this study read by a person.",
+    "dicom.": "Send the image again from the X-ray unit. If it fails again, tell the unit's keeper the code below.",
+    "worker.": f"Have this study read by a person now, and {_KEEPER}",
     "bundle.": "Have this study read by a person now. The model of this box must be installed again.",
-    "backend.": "Have this study read by a person now. Restart the box; if it stays, tell its keeper the code below.",
+    "backend.": f"Have this study read by a person now. Restart the box. If that does not help, {_KEEPER}",
     "storage.": "Free space or replace the storage of the box, then send the image again.",
 }
-TODO_ELSE = "Have this study read by a person. Tell the person who looks after the box the code below."
+TODO_ELSE = f"Have this study read by a person, and {_KEEPER}"
 
 
 @dataclass(frozen=True)
@@ -52,19 +57,20 @@ class Advice:
     todo: str
 
 
-# (service, state) of the store's service rows; a code's own entry comes first.
+# By code; then, for codes that are not here, by service and state.
 SERVICE_CODES: dict[str, Advice] = {
     "storage.full": Advice("Storage is full: new images are turned away", "Free space or replace the storage now."),
     "storage.low": Advice("Storage is nearly full", "Free space soon. Images on the box are safe."),
-    "worker.on-cpu": Advice("Running on CPU: reading works, but slower", "Restart the box. If this stays, tell its keeper."),
+    "worker.on-cpu": Advice("Running on CPU: reading works, but slower", f"Restart the box. If this stays, {_KEEPER}"),
 }
 SERVICE_STATES: dict[tuple[str, str], Advice] = {
     ("worker", "paused"): Advice(
-        "AI paused, images are safe", "Have urgent images read by a person. Waiting studies are read when the AI is back."
+        "AI paused, images are safe",
+        "Have urgent images read by a person. Waiting studies are read when the AI is back.",
     ),
-    ("worker", "degraded"): Advice("Reading works, but not as it should", "Tell the person who looks after the box."),
-    ("receive", "paused"): Advice("No new images can arrive", "Keep the images on the X-ray unit and tell the keeper of the box."),
-    ("receive", "degraded"): Advice("Some images may not arrive", "Check on this page that each image you send appears."),
+    ("worker", "degraded"): Advice("Reading works, but not as it should", _KEEPER.capitalize()),
+    ("receive", "paused"): Advice("No new images can arrive", f"Keep the images on the X-ray unit, and {_KEEPER}"),
+    ("receive", "degraded"): Advice("Some images may not arrive", "Check here that each image you send appears."),
 }
 
 
@@ -74,7 +80,7 @@ def state_words(state: str) -> StateWords:
 
 
 def todo(code: str) -> str:
-    """What a nurse can do about a refusal or failure code; the longest matching prefix of TODO, else a fixed sentence."""
+    """What a nurse can do about a refusal or failure code; the longest prefix in TODO wins."""
     matching = [prefix for prefix in TODO if code.startswith(prefix)]
     return TODO[max(matching, key=len)] if matching else TODO_ELSE
 
@@ -84,9 +90,7 @@ def advice(service: str, state: str, code: str) -> Advice:
     if code in SERVICE_CODES:
         return SERVICE_CODES[code]
     state_word = "has stopped" if state == "paused" else "has a problem"
-    return SERVICE_STATES.get((service, state)) or Advice(
-        f"The service {service} {state_word}", "Tell the person who looks after the box."
-    )
+    return SERVICE_STATES.get((service, state)) or Advice(f"The service {service} {state_word}", _KEEPER.capitalize())
 
 
 def ago(seconds: float) -> str:
@@ -128,15 +132,6 @@ def date(value: str) -> str:
     if len(value) == 8 and value.isdigit():
         return f"{value[:4]}-{value[4:6]}-{value[6:]}"
     return value or "date not given"
-
-
-def percent(probability: float) -> str:
-    """A probability as a whole number of percent; never a certainty of 0 or 100 that the model does not have."""
-    if probability < 0.01:
-        return "under 1 %"
-    if probability > 0.99:
-        return "over 99 %"
-    return f"{probability * 100:.0f} %"
 
 
 def count(number: int, one: str, many: str) -> str:

@@ -1,8 +1,8 @@
 """Walk the elements of a received data set without decoding it: is it whole, and what do a few attributes say?
 
 PS3.5 7.1 (element structure), 7.5 (sequences), A.4 (encapsulated pixel data). Values are skipped by their length, so
-the cost follows the number of elements, not of bytes. As in practice (and in pydicom) the element's own bytes decide
-between explicit and implicit VR where a sender mixes them.
+the cost follows the number of elements, not of bytes. The first element of each data set decides between explicit and
+implicit VR, because senders mix them: inside UN (PS3.5 6.2.2 note 2), and against the transfer syntax they announce.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ PIXEL_DATA: Final = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # PS3.5 7.1.2
+_SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_VRS: Final = _LONG_VRS | _SHORT_VRS
 
 VALUE_LIMIT_BYTES: Final = 4096  # of a value that is kept
 INFLATED_LIMIT_BYTES: Final = 128 * 2**20
@@ -97,17 +99,18 @@ class _Walk:
         """The data set itself: ends where the buffer ends; zeros behind the last element are padding."""
         if at >= self._end:
             raise DicomError("expected a data set, got no bytes", code="dicom.empty")
+        implicit = self._is_implicit(at)
         while at < self._end:
             if self._end - at < 8 or self._tag(self._buffer, at) == (0, 0):
                 if self._only_zeros(at):
                     return
                 if self._end - at < 8:
                     raise _cut()
-            tag, length, at = self._header(at)
+            tag, length, at = self._header(at, implicit)
             if tag >> 16 < 8 or tag >> 16 == 0xFFFE:
                 raise DicomError(f"expected an attribute of a data set, got tag {tag:08X}")
             if length == _UNDEFINED:
-                at = self._items(at, 1)
+                at = self._items(at, 1, implicit)
                 continue
             if length > self._end - at:
                 raise _cut()
@@ -117,7 +120,11 @@ class _Walk:
                 self.found.pixel_bytes = length
             at += length
 
-    def _header(self, at: int) -> tuple[int, int, int]:
+    def _is_implicit(self, at: int) -> bool:
+        """A data set whose first element shows no VR; a length that reads as one would be 16 KiB or more."""
+        return self._buffer[at + 4 : at + 6] not in _VRS
+
+    def _header(self, at: int, implicit: bool) -> tuple[int, int, int]:
         """Tag, value length and value position of the element at `at`."""
         self._elements += 1
         if self._elements > ELEMENT_LIMIT:
@@ -126,7 +133,7 @@ class _Walk:
             raise _cut()
         group, element = self._tag(self._buffer, at)
         vr = self._buffer[at + 4 : at + 6]
-        if group == 0xFFFE or not (vr.isalpha() and vr.isupper()):
+        if implicit or group == 0xFFFE or not (vr.isalpha() and vr.isupper()):
             return group << 16 | element, self._long(self._buffer, at + 4)[0], at + 8
         if vr not in _LONG_VRS:
             return group << 16 | element, self._short(self._buffer, at + 6)[0], at + 8
@@ -134,31 +141,32 @@ class _Walk:
             raise _cut()
         return group << 16 | element, self._long(self._buffer, at + 8)[0], at + 12
 
-    def _items(self, at: int, depth: int) -> int:
+    def _items(self, at: int, depth: int, implicit: bool) -> int:
         """Items or fragments up to the sequence delimiter; returns the position behind it."""
         if depth > DEPTH_LIMIT:
             raise DicomError(f"expected at most {DEPTH_LIMIT} nested sequences, got more")
         while True:
-            tag, length, at = self._header(at)
+            tag, length, at = self._header(at, implicit)
             if tag == _SEQUENCE_END:
                 return at
             if tag != _ITEM:
                 raise DicomError(f"expected an item of a sequence, got tag {tag:08X}")
             if length == _UNDEFINED:
-                at = self._item(at, depth)
+                at = self._item(at, depth, implicit)
             elif length > self._end - at:
                 raise _cut()
             else:
                 at += length
 
-    def _item(self, at: int, depth: int) -> int:
+    def _item(self, at: int, depth: int, implicit: bool) -> int:
         """A nested data set of undefined length up to its delimiter; returns the position behind it."""
+        implicit = implicit or self._is_implicit(at)
         while True:
-            tag, length, at = self._header(at)
+            tag, length, at = self._header(at, implicit)
             if tag == _ITEM_END:
                 return at
             if length == _UNDEFINED:
-                at = self._items(at, depth + 1)
+                at = self._items(at, depth + 1, implicit)
             elif length > self._end - at:
                 raise _cut()
             else:

@@ -105,7 +105,7 @@ class Decoder:
         with theirs:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "edge.reading.decode_loop", str(self._memory_bytes)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=_environment(),
             )

@@ -63,7 +63,7 @@ def send_images(sock: socket.socket, images: tuple[Radiograph, ...]) -> None:
     described = [{"shape": image.pixels.shape, **{name: getattr(image, name) for name in _FACTS}} for image in images]
     send_json(sock, {"images": described})
     for image in images:
-        sock.sendall(memoryview(np.ascontiguousarray(image.pixels, np.float32)).cast("B"))
+        sock.sendall(np.ascontiguousarray(image.pixels, np.float32).data.cast("B"))
 
 
 def receive_images(sock: socket.socket, deadline_s: float) -> tuple[Radiograph, ...]:
@@ -80,7 +80,7 @@ def receive_images(sock: socket.socket, deadline_s: float) -> tuple[Radiograph, 
     result = []
     for facts, shape in zip(described, shapes, strict=True):
         pixels = np.empty(shape, np.float32)
-        _receive(sock, memoryview(pixels).cast("B"), deadline_s)
+        _receive(sock, pixels.data.cast("B"), deadline_s)
         if not (pixels.min() >= 0.0 and pixels.max() <= 1.0):
             raise WireError("pixels out of range")
         result.append(_radiograph(pixels, facts))

@@ -85,7 +85,7 @@ def _last_value_short(ds: Dataset) -> bool:
     length = getattr(last, "length", None)
     if length is None or length == 0xFFFFFFFF or not isinstance(last.value, bytes):
         return False
-    return len(last.value) < length
+    return len(last.value) < int(length)
 
 
 def _transfer_syntax(ds: FileDataset) -> UID:

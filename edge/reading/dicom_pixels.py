@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from edge.errors import DecodeError, DicomError

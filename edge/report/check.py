@@ -55,7 +55,7 @@ def _result(rule: Rule, breaches: tuple[Breach, ...]) -> RuleResult:
     more = [f"and {len(told) - MESSAGE_DETAILS} more"] if len(told) > MESSAGE_DETAILS else []
     details = "; ".join(told[:MESSAGE_DETAILS] + more)
     statements = sorted({breach.statement for breach in breaches if breach.statement is not None})
-    message = f"{rule.text} Here: {details}." if breaches else rule.text
+    message = f"Expected: {rule.text} Got: {details}." if breaches else rule.text
     return RuleResult(rule.id, not breaches, message, tuple(statements))
 
 
@@ -83,20 +83,19 @@ def _modality_allowed(draft: Report, graph: Graph, rule: Rule) -> Iterator[Breac
         return
     for index, statement, node in _known_nodes(draft, graph):
         if modality not in node.modalities:
-            allowed = ", ".join(node.modalities)
-            yield Breach(f"expected {statement.finding} from {allowed}, got it from {modality}", index)
+            yield Breach(f"{statement.finding} is stated from {modality}", index)
 
 
 def _side_allowed(draft: Report, graph: Graph, rule: Rule) -> Iterator[Breach]:
     for index, statement, node in _known_nodes(draft, graph):
         if statement.side not in node.sides:
-            yield Breach(f"expected {statement.finding} {' or '.join(node.sides)}, got {statement.side}", index)
+            yield Breach(f"{statement.finding} is stated {statement.side}", index)
 
 
 def _zone_allowed(draft: Report, graph: Graph, rule: Rule) -> Iterator[Breach]:
     for index, statement, node in _known_nodes(draft, graph):
         if statement.zone not in node.zones:
-            yield Breach(f"expected {statement.finding} in zone {' or '.join(node.zones)}, got {statement.zone}", index)
+            yield Breach(f"{statement.finding} is stated {statement.zone}", index)
 
 
 def _stated_once(draft: Report, graph: Graph, rule: Rule) -> Iterator[Breach]:
@@ -189,7 +188,7 @@ def _probability_of_score(draft: Report, graph: Graph, rule: Rule) -> Iterator[B
         if score is None:
             yield Breach(f"{statement.finding} has no score", index)
         elif not _same_probability(statement.probability, score):
-            detail = f"expected {statement.finding} with {score:.3f}, got {statement.probability:.3f}"
+            detail = f"{statement.finding} is stated with {statement.probability:.3f}, its score is {score:.3f}"
             yield Breach(detail, index)
 
 
@@ -204,7 +203,7 @@ def _threshold(draft: Report, graph: Graph, rule: Rule) -> Iterator[Breach]:
         if threshold is None:
             yield Breach(f"{statement.finding} has no threshold", index)
         elif statement.probability < threshold - PROBABILITY_TOLERANCE:
-            detail = f"expected {statement.finding} from {threshold:.3f}, got {statement.probability:.3f}"
+            detail = f"{statement.finding} has {statement.probability:.3f}, its threshold is {threshold:.3f}"
             yield Breach(detail, index)
 
 
@@ -319,12 +318,12 @@ def _population_only(draft: Report, graph: Graph, rule: Rule) -> Iterator[Breach
 def _images_read(draft: Report, graph: Graph, rule: Rule) -> Iterator[Breach]:
     least = rule.parameters["least"]
     if draft.technique.images < least:
-        yield Breach(f"expected at least {least}, got {draft.technique.images}")
+        yield Breach(f"{draft.technique.images} read")
 
 
 def _graph_version(draft: Report, graph: Graph, rule: Rule) -> Iterator[Breach]:
     if draft.model.graph_sha256 != graph.sha256:
-        yield Breach(f"expected graph {graph.sha256[:12]}, got {draft.model.graph_sha256[:12] or 'none'}")
+        yield Breach(f"graph {draft.model.graph_sha256[:12] or 'none'} instead of {graph.sha256[:12]}")
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(

@@ -6,7 +6,7 @@ The text says what the codes say and nothing else. What was not looked for is ca
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from edge.errors import ReportError
@@ -184,20 +184,26 @@ def _doubt(report: Report, graph: Graph, words: Words, index: int, doubt: str) -
     """The doubt in words, with the ids of the failed rules that raised it."""
     raising = {rule.id for rule in graph.rules if rule.doubt == doubt}
     failed = [r.rule for r in report.rules if not r.passed and index in r.statements and r.rule in raising]
-    return words.say(doubt) + (f" ({', '.join(failed)})" if failed else "")
+    return words.say(_prefixed(doubt, "doubt.")) + (f" ({', '.join(failed)})" if failed else "")
 
 
 def _impression(report: Report, graph: Graph, words: Words) -> Iterator[Line]:
     repeated = impression(report, graph)
-    for index in repeated:
+    lines = {"critical": list(_disputed_critical(report, graph, words)), "urgent": [], "routine": []}
+    for index in reversed(repeated):
         line = _statement(report, graph, words, index)
         urgency = graph.statable(report.statements[index].finding).urgency
-        text = words.say(f"impression.{urgency}", statement=line.text)
-        yield Line(text, line.finding, line.probability, line.doubtful, line.doubts)
+        lines[urgency].insert(0, replace(line, text=words.say(f"impression.{urgency}", statement=line.text)))
+    for ranked in lines.values():
+        yield from ranked
     if not repeated:
         yield Line(words.say("impression.empty"))
     if len(report.statements) > len(repeated):
         yield Line(words.say("impression.more", count=len(report.statements) - len(repeated)))
+
+
+def _disputed_critical(report: Report, graph: Graph, words: Words) -> Iterator[Line]:
+    """Critical findings that only one part of the model sees: not stated, but not to be overlooked either."""
     for section in graph.sections:
         for finding in _not_stated(report, graph, section)[0]:
             node = graph.statable(finding)

@@ -33,9 +33,8 @@ def to_json(report: Report) -> str:
 
     Raises ReportError where `from_json` would not read the result back: what is stored can be read.
     """
-    tree = _plain(asdict(report))
-    _build(tree, Report, "report", "report")
-    text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    readable = _build(_plain(asdict(report)), Report, "report", "report")
+    text = json.dumps(asdict(readable), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     _bound(text)
     return text
 
@@ -105,6 +104,8 @@ def _build(value: Any, hint: Any, path: str, name: str) -> Any:
         return _build_table(value, get_args(hint)[1], path, name)
     if hint is str:
         return _build_text(value, path)
+    if hint is bool:
+        return _expect(value, bool, "true or false", path)
     return _build_number(value, hint, path, name)
 
 

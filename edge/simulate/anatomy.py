@@ -52,7 +52,7 @@ def draw_build(rng: np.random.Generator, heart_scale: float = 1.0, hyperinflated
     u = rng.uniform
     frame = u(0.92, 1.08)
     apex = 52 + u(-6, 6)
-    length = u(195, 245) + (28 if hyperinflated else 0)
+    length = u(182, 245) + (28 if hyperinflated else 0)
     right_dome = apex + length
     left_dome = right_dome + u(6, 18)
     axis_bottom = u(68, 74) * frame
@@ -183,9 +183,7 @@ def spine_x(build: Build, z: F32) -> F32:
     return np.asarray(build.spine_bend * np.sin(np.pi * phase), dtype=np.float32)
 
 
-def _ball(
-    x: F32, y: F32, z: F32, centre: tuple[float, float, float], axes: tuple[float, float, float]
-) -> F32:
+def _ball(x: F32, y: F32, z: F32, centre: tuple[float, float, float], axes: tuple[float, float, float]) -> F32:
     a = (x - np.float32(centre[0])) / np.float32(axes[0])
     b = (y - np.float32(centre[1])) / np.float32(axes[1])
     c = (z - np.float32(centre[2])) / np.float32(axes[2])

@@ -9,7 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.report.schema import Side, Zone
-from edge.simulate.anatomy import Build, ball, diaphragm, heart, hilum, pleural_cavity, spine_column
+from edge.simulate.anatomy import (
+    Build,
+    ball,
+    diaphragm,
+    heart,
+    hilum,
+    level,
+    lung_section,
+    pleural_cavity,
+    spine_column,
+)
 
 F32 = npt.NDArray[np.float32]
 
@@ -99,7 +109,7 @@ class Growth:
         self._phases = rng.uniform(0, 2 * np.pi, 5).astype(np.float32)
         self._rng = rng
         self.size, self.centre = self._place(rng)
-        self.tilt = float(rng.uniform(-0.3, 0.3))
+        self.tilt = float(rng.uniform(-0.45, 0.45))
         self.lift = float(rng.uniform(6, 16)) * (0.4 + lesion.severity)
 
     @property
@@ -169,7 +179,7 @@ class Growth:
 
     def _consolidation(self, x: F32, y: F32, z: F32, cavity: F32) -> F32:
         r = self.size
-        f = self._blob(x, y, z, (r, r * 1.15, r * 0.9), 0.22)
+        f = self._blob(x, y, z, (r * 1.1, r * 1.15, r * 0.9), 0.34)
         return np.asarray(np.float32(SOFT_OVER_LUNG * 0.75) * np.clip(f * 2.2, 0, 1), dtype=np.float32)
 
     def _pneumonia(self, x: F32, y: F32, z: F32, cavity: F32) -> F32:
@@ -192,16 +202,19 @@ class Growth:
         return np.asarray(np.float32(SOFT_OVER_LUNG) * np.clip(f * self.size / 4.0, 0, 1), dtype=np.float32)
 
     def _effusion(self, x: F32, y: F32, z: F32, cavity: F32) -> F32:
-        floor = np.where(
-            x < 0, np.float32(lung_floor(self.build, -1)), np.float32(lung_floor(self.build, 1))
-        )
-        height = floor - np.float32(self.build.apex[0])
-        depth = height * np.float32(0.10 + 0.30 * self.lesion.severity)
-        climb = np.float32(18.0 + 46.0 * self.lesion.severity) * np.exp(-np.maximum(cavity, 0) / np.float32(0.22))
-        surface = floor - depth - climb * (np.abs(x) > 30)
-        return np.asarray(np.float32(SOFT_OVER_LUNG) * np.clip((z - surface) / 3.0, 0, 1), dtype=np.float32)
+        build, severity = self.build, self.lesion.severity
+        floor = np.where(x < 0, np.float32(lung_floor(build, -1)), np.float32(lung_floor(build, 1)))
+        depth = (floor - np.float32(build.apex[0])) * np.float32(0.07 + 0.22 * severity)
+        out = np.clip((np.abs(x) - 25.0) / np.float32(build.cage - 25.0), 0, 1)
+        # The meniscus: highest at the side wall, higher behind than in front.
+        climb = np.float32(16.0 + 40.0 * severity) * out**3
+        surface = floor - depth - climb + np.float32(20.0 / 90.0) * y
+        return np.asarray(np.float32(SOFT_OVER_LUNG) * np.clip((z - surface) / 5.0, 0, 1), dtype=np.float32)
 
-    def _pneumothorax(self, x: F32, y: F32, z: F32, cavity: F32) -> F32:
+    def collapsed(self, x: F32, y: F32, z: F32) -> F32 | None:
+        """Implicit function of what is left of the lung in a pneumothorax (> 0 inside); None for other lesions."""
+        if self.lesion.kind != "pneumothorax":
+            return None
         build, side = self.build, self.sides[0]
         root = hilum(build, side)
         down = np.clip((z - np.float32(build.apex[0])) / np.float32(220.0), 0, 1)
@@ -212,19 +225,29 @@ class Growth:
             root[1] + (y - root[1]) / (0.5 + 0.5 * shrink),
             root[2] + (z - root[2]) / (0.3 + 0.7 * shrink),
         )
+        return np.asarray(np.where(x * side > 0, inner, np.float32(1.0)), dtype=np.float32)
+
+    def _pneumothorax(self, x: F32, y: F32, z: F32, cavity: F32) -> F32:
+        inner = self.collapsed(x, y, z)
+        assert inner is not None
         air = np.clip(-inner * 12, 0, 1)
-        line = np.exp(-((inner / np.float32(0.06)) ** 2))
-        return np.asarray(-np.float32(LUNG) * air + np.float32(0.0045) * line, dtype=np.float32)
+        line = np.exp(-((inner / np.float32(0.05)) ** 2))
+        return np.asarray(
+            np.float32(0.0075) * line + np.float32(0.0008) * (inner > 0) - np.float32(LUNG) * air, dtype=np.float32
+        )
 
     def _atelectasis(self, x: F32, y: F32, z: F32, cavity: F32) -> F32:
         cx, _, cz = self.centre
         dx = x - np.float32(cx)
-        plane = z - np.float32(cz) - np.float32(self.tilt) * dx - np.float32(0.08) * y
-        reach = np.clip(1.6 - np.abs(dx) / np.float32(self.size) * 1.6, 0, 1)
-        plate = np.exp(-((plane / np.float32(2.8)) ** 2)) * reach * np.float32(0.55)
-        raised = np.clip((z - diaphragm(self.build, x, y) + np.float32(self.lift)) / 2.0, 0, 1)
-        haze = np.float32(0.14) * np.clip((z - np.float32(cz)) / 25.0, 0, 1)
-        return np.asarray(np.float32(SOFT_OVER_LUNG) * np.maximum(np.maximum(plate, raised), haze), dtype=np.float32)
+        total = np.zeros(1, dtype=np.float32)
+        for offset, reach_mm, strength in ((0.0, self.size, 0.6), (-13.0, self.size * 0.6, 0.35)):
+            bow = np.float32(0.004) * dx * dx
+            plane = z - np.float32(cz + offset) - np.float32(self.tilt) * dx - np.float32(0.10) * y + bow
+            reach = np.clip(1.6 - np.abs(dx) / np.float32(reach_mm) * 1.6, 0, 1)
+            total = np.maximum(total, np.exp(-((plane / np.float32(3.2)) ** 2)) * reach * np.float32(strength))
+        crest = np.exp(-(((y - 18.0) / 30.0) ** 2))
+        raised = np.clip((z - diaphragm(self.build, x, y) + np.float32(self.lift)) / 2.0, 0, 1) * crest
+        return np.asarray(np.float32(SOFT_OVER_LUNG) * np.maximum(total, raised), dtype=np.float32)
 
     def _edema(self, x: F32, y: F32, z: F32, cavity: F32) -> F32:
         total = np.zeros(1, dtype=np.float32)
@@ -246,11 +269,10 @@ class Growth:
         high, low = zone_levels(self.build, self.sides[0], self.lesion.zone)
         middle, half = (high + low) / 2, (low - high) / 2
         taper = np.clip(1.4 - np.abs(z - np.float32(middle)) / np.float32(half) * 1.4, 0, 1)
-        deep = np.float32(0.10 + 0.22 * self.lesion.severity) * taper * (1 + 0.2 * self._rough(x, y, z))
-        side_wall = np.clip((np.abs(x) - 40.0) / 15.0, 0, 1)
-        return np.asarray(
-            np.float32(SOFT_OVER_LUNG) * np.clip((deep - cavity) * 14, 0, 1) * side_wall, dtype=np.float32
-        )
+        deep = np.float32(0.22 + 0.38 * self.lesion.severity) * taper * (1 + 0.2 * self._rough(x, y, z))
+        axis, across, _ = lung_section(self.build, level(self.build, x, z))
+        wall = np.clip(((np.abs(x) - axis) / across - 0.5) / 0.15, 0, 1) * (taper > 0)
+        return np.asarray(np.float32(SOFT_OVER_LUNG) * np.clip((deep - cavity) * 14, 0, 1) * wall, dtype=np.float32)
 
     def _hernia(self, x: F32, y: F32, z: F32, cavity: F32) -> F32:
         r = 26.0 + 14.0 * self.lesion.severity
@@ -263,7 +285,7 @@ def outside_lung(lesion: Lesion, build: Build, x: F32, y: F32, z: F32) -> F32:
     if lesion.kind != "hernia":
         return np.zeros(1, dtype=np.float32)
     r = 26.0 + 14.0 * lesion.severity
-    gas = ball(x, y, z, (4.0, -38.0, build.dome[1] - 0.75 * r), (r * 0.95, 25.0, r * 0.82))
+    gas = ball(x, y, z, (4.0, -38.0, build.dome[1] - 0.75 * r), (r * 1.06, 26.0, r * 0.92))
     above = np.clip((build.dome[1] - 0.72 * r - z) / 2.0, 0, 1)
     tissue = np.clip(spine_column(build, x, y, z) * -6, 0, 1)
     return np.asarray(-np.float32(SOFT) * np.clip(gas * r / 3.0, 0, 1) * above * tissue, dtype=np.float32)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from edge.report.schema import Box, Side, Zone
 from edge.simulate import anatomy, skeleton, vessels
 from edge.simulate.anatomy import Build
-from edge.simulate.detector import develop, expose, fractal
+from edge.simulate.detector import choose_look, develop, expose, fractal
 from edge.simulate.lesions import LUNG, SOFT, SOFT_OVER_LUNG, Growth, Lesion, outside_lung, random_lesion
 from edge.simulate.other import OTHER_KINDS, make_other
 from edge.simulate.projection import Beam, coverage, polyline, sweep
@@ -95,6 +95,7 @@ class _Integrals:
     left: F32
     heart: F32
     change: F32
+    free: F32  # length of free air in a pneumothorax
     dome: F32  # mid-plane z of the silhouette of the diaphragm
     level: F32  # mid-plane z of the ray
 
@@ -114,20 +115,20 @@ def make_phantom(options: PhantomOptions | None = None) -> Phantom:
     integrals = _integrate(options, build, beam, growth)
     right, left = (_to_detector(part, beam) for part in (integrals.right, integrals.left))
     lungs = right + left
-    change = _textured(options, _to_detector(integrals.change, beam), growth)
+    plain = _to_detector(integrals.change, beam)
+    change = _textured(options, plain, growth)
     attenuation = _soft_tissue(options, build, beam) - np.float32(SOFT_OVER_LUNG) * lungs
     attenuation += _lung_markings(options, build, beam, lungs, growth)
     attenuation += _bones(options, build, beam)
     if inflated:
         attenuation -= np.float32(0.0014) * lungs
-    attenuation = np.maximum(attenuation + change, 0.0)
-    pixels = _image(options, beam, attenuation)
-    truth = _truth(options, build, integrals, beam, change)
-    depth = options_source(options)
-    return Phantom(pixels, truth, options, float(beam.pixel_mm * (1 + 130.0 / depth)))
+    pixels = _image(options, beam, np.maximum(attenuation, 0.0), change)
+    truth = _truth(options, build, integrals, beam, plain)
+    # The detector stands some 13 cm behind the mid-plane.
+    return Phantom(pixels, truth, options, float(beam.pixel_mm * (1 + 130.0 / beam.source_mm)))
 
 
-def options_source(options: PhantomOptions) -> float:
+def _source_mm(options: PhantomOptions) -> float:
     """Distance from the source to the patient's middle, mm: 1.8 m stand for PA, 1 m bedside for AP."""
     return 1680.0 if options.view == "PA" else 980.0
 
@@ -150,7 +151,7 @@ def _beam(options: PhantomOptions, build: Build) -> Beam:
         size=(h, w),
         pixel_mm=pixel,
         centre=(float(rng.normal(0, 5)), float(top + pixel * h / 2)),
-        source_mm=options_source(options),
+        source_mm=_source_mm(options),
         toward_front=1 if options.view == "PA" else -1,
         yaw=float(np.deg2rad(rotation)),
         roll=float(np.deg2rad(tilt)),
@@ -167,7 +168,7 @@ def _integrate(options: PhantomOptions, build: Build, beam: Beam, growth: Growth
     count = 56 if options.detail == "full" else 30
     depths = ((np.arange(count) + 0.5) / count * 2 - 1) * half
     dy = np.float32(2 * half / count)
-    maps = {name: np.zeros(grid, dtype=np.float32) for name in ("right", "left", "heart", "change", "dome")}
+    maps = {name: np.zeros(grid, dtype=np.float32) for name in ("right", "left", "heart", "change", "free", "dome")}
     for part, x, y, z in beam.voxels(grid, depths.astype(np.float32), 6):
         floor = anatomy.diaphragm(build, x, y)
         maps["dome"][part] = floor.min(axis=1)
@@ -188,6 +189,9 @@ def _integrate(options: PhantomOptions, build: Build, beam: Beam, growth: Growth
         if growth is not None and growth.lesion.kind not in ("cardiomegaly", "emphysema"):
             change = growth.change(x, y, z, lung, cavity) + outside_lung(growth.lesion, build, x, y, z)
             maps["change"][part] = change.sum(axis=1) * dy
+            inner = growth.collapsed(x, y, z)
+            if inner is not None:
+                maps["free"][part] = (lung * (inner < 0)).sum(axis=1) * dy
     return _Integrals(**maps, level=beam.plane(grid)[1])
 
 
@@ -216,9 +220,7 @@ def _soft_tissue(options: PhantomOptions, build: Build, beam: Beam) -> F32:
     half = anatomy.body_half_width(build, z)
     s, deep = build.shoulder, build.torso_depth
     levels = np.array([-80, s - 30, s + 10, s + 90, build.dome[0], build.dome[0] + 120], dtype=np.float32)
-    depth = anatomy.smooth_profile(
-        z, levels, np.array([62, 58, 70, 0.9 * deep, deep, 0.94 * deep], dtype=np.float32)
-    )
+    depth = anatomy.smooth_profile(z, levels, np.array([62, 58, 70, 0.9 * deep, deep, 0.94 * deep], dtype=np.float32))
     inside = np.clip(1 - np.abs(x / half) ** 3.2, 0, None)
     thick = 2 * depth * np.cbrt(inside)
     # Abdominal fat and gas make the belly less opaque than solid tissue.
@@ -234,11 +236,11 @@ def _soft_tissue(options: PhantomOptions, build: Build, beam: Beam) -> F32:
 def _muscles(build: Build, x: F32, z: F32, rng: np.random.Generator) -> F32:
     """Breasts, pectoral folds and the muscle behind the armpit: thickness in mm."""
     thick = np.zeros_like(x)
-    droop = rng.uniform(0, 24)
+    droop = rng.uniform(0, 30)
     for side in (-1, 1):
         if build.breast > 0:
             dx = (side * x - build.cage * 0.66) / (build.cage * 0.52)
-            dz = (z - (build.dome[0] - 32 + droop)) / 72
+            dz = (z - (build.dome[0] - 20 + droop)) / 72
             dz = np.where(dz > 0, dz * 1.7, dz)
             bulge = np.clip(1 - dx * dx - dz * dz, 0, 1)
             thick += build.breast * np.sqrt(bulge) * np.clip(bulge * 6, 0, 1)
@@ -277,9 +279,7 @@ def _gas(options: PhantomOptions, build: Build, beam: Beam) -> F32:
     return np.asarray(missing, dtype=np.float32)
 
 
-def _lung_markings(
-    options: PhantomOptions, build: Build, beam: Beam, lungs: F32, growth: Growth | None
-) -> F32:
+def _lung_markings(options: PhantomOptions, build: Build, beam: Beam, lungs: F32, growth: Growth | None) -> F32:
     """Vessels in the lungs and the fine grain of the parenchyma: attenuation (H, W)."""
     rng = _stream(options.seed, "vessels")
 
@@ -291,6 +291,11 @@ def _lung_markings(
 
     generations = 7 if options.detail == "full" else 6
     points, lengths, radii = vessels.pulmonary(build, inside, rng, generations)
+    seen = anatomy.heart(build, points[:, 0], points[:, 1], points[:, 2]) < 0
+    inner = None if growth is None else growth.collapsed(points[:, 0], points[:, 1], points[:, 2])
+    if inner is not None:
+        seen &= inner > 0
+    points, lengths, radii = points[seen], lengths[seen], radii[seen]
     thick = sweep(beam, points, lengths, radii * np.float32(0.82), levels=9 if options.detail == "full" else 6)
     grain = fractal(beam.size, rng, coarse=48, octaves=3)
     return np.asarray(
@@ -308,10 +313,16 @@ def _bones(options: PhantomOptions, build: Build, beam: Beam) -> F32:
     return total
 
 
-def _image(options: PhantomOptions, beam: Beam, attenuation: F32) -> F32:
+def _image(options: PhantomOptions, beam: Beam, healthy: F32, change: F32) -> F32:
+    """Expose and develop. The window is set on the patient without the lesion, so that only its place changes."""
     rng = _stream(options.seed, "detector")
-    signal = expose(attenuation, beam.pixel_mm, options.exposure, float(rng.uniform(0.10, 0.22)), rng)
-    pixels = develop(signal, beam.pixel_mm, attenuation > 0.6, _stream(options.seed, "look"))
+    scatter = float(rng.uniform(0.10, 0.22))
+    scale = max(1.0, max(beam.size) / 160)
+    small = np.asarray(cv2.resize(healthy, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA))
+    pitch = beam.pixel_mm * scale
+    look = choose_look(expose(small, pitch, scatter), pitch, small > 0.6, _stream(options.seed, "look"))
+    attenuation = np.maximum(healthy + change, 0.0)
+    pixels = develop(expose(attenuation, beam.pixel_mm, scatter, options.exposure, rng), beam.pixel_mm, look)
     if options.marker:
         _mark(pixels, _stream(options.seed, "marker"))
     if options.collimation > 0:
@@ -348,8 +359,11 @@ def _truth(options: PhantomOptions, build: Build, parts: _Integrals, beam: Beam,
         lesion = right | left
     else:
         lesion = np.abs(change) > CHANGED
-        if kind == "pneumothorax":
-            lesion = np.abs(change) > CHANGED * 0.6
+    if kind == "pneumothorax":
+        # What a reader sees: the rim outside the pleural line, where the ray meets little but free air.
+        lesion = _full((parts.free > 0.55 * (parts.right + parts.left)) & (parts.free > 12.0) & above, h, w)
+    if kind == "hernia":
+        lesion = _filled(lesion)
     if options.lesion is None:
         return PhantomTruth(None, "unspecified", "unspecified", None, right, left, mediastinum, lesion)
     rows, columns = np.flatnonzero(lesion.any(axis=1)), np.flatnonzero(lesion.any(axis=0))
@@ -362,6 +376,16 @@ def _truth(options: PhantomOptions, build: Build, parts: _Integrals, beam: Beam,
 def _full(grid: npt.NDArray[np.generic], h: int, w: int) -> Mask:
     smooth = cv2.resize(grid.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
     return np.asarray(smooth > 0.5)
+
+
+def _filled(mask: Mask) -> Mask:
+    """The convex hull of a mask: the hidden middle of a shape that only shows beside the spine."""
+    points = cv2.findNonZero(mask.astype(np.uint8))
+    if points is None:
+        return mask
+    canvas = np.zeros(mask.shape, dtype=np.uint8)
+    cv2.fillConvexPoly(canvas, cv2.convexHull(points), 1)
+    return np.asarray(canvas > 0)
 
 
 def _between(right: Mask, left: Mask, heart: Mask, first: int) -> Mask:

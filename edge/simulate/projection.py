@@ -57,7 +57,8 @@ class Beam:
         cr, sr = math.cos(self.roll), math.sin(self.roll)
         p = columns[None, :] * np.float32(cr) + rows[:, None] * np.float32(sr)
         q = rows[:, None] * np.float32(cr) - columns[None, :] * np.float32(sr)
-        return p + np.float32(self.centre[0]), q + np.float32(self.centre[1])
+        x, z = p + np.float32(self.centre[0]), q + np.float32(self.centre[1])
+        return np.asarray(x, dtype=np.float32), np.asarray(z, dtype=np.float32)
 
     def voxels(self, size: tuple[int, int], depths_mm: F32, rows: int) -> Iterator[tuple[slice, F32, F32, F32]]:
         """Slabs of ray-aligned voxels: (row slice, x, y, z), each array (r, D, w) float32 mm in patient axes.
@@ -109,7 +110,7 @@ def polyline(points: F32, step_mm: float) -> tuple[F32, F32]:
 
 def _disc(radius_px: float) -> F32:
     """A disc of value 1 with an anti-aliased rim, at least one pixel's area in all."""
-    half = int(math.ceil(radius_px + 1))
+    half = math.ceil(radius_px + 1)
     fine = 5
     axis = (np.arange((2 * half + 1) * fine) + 0.5) / fine - half - 0.5
     inside = (axis[:, None] ** 2 + axis[None, :] ** 2 <= radius_px**2).astype(np.float32)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge.simulate.anatomy import Build, body_half_width, lung_section, spine_x
+from edge.simulate.anatomy import Build, lung_section, spine_x
 from edge.simulate.projection import Beam, polyline, sweep
 
 F32 = npt.NDArray[np.float32]
@@ -67,7 +67,7 @@ def ribs(build: Build, beam: Beam, rng: np.random.Generator) -> F32:
     weights = np.concatenate([part[1] for part in outer])
     radii = np.concatenate([part[2] for part in outer])
     shell = sweep(beam, points, weights, radii, levels=5)
-    core = sweep(beam, points, weights, radii - 1.05, levels=5)
+    core = sweep(beam, points, weights, radii - np.float32(1.05), levels=5)
     # Ribs are flattened front to back, about 0.55 of their height.
     total += 0.78 * density * (CORTEX * (shell - core) + MARROW * core)
     return total
@@ -112,7 +112,7 @@ def scapulae(build: Build, beam: Beam, rng: np.random.Generator) -> F32:
     turn = rng.uniform(-2, 26)  # how far the shoulders were rolled forward: larger is farther out of the lung
     step = max(0.4, beam.pixel_mm / 2)
     for side in (-1, 1):
-        medial = body_half_width(build, np.float32(build.shoulder + 100)) * 0 + build.cage * 0.80 + turn
+        medial = build.cage * 0.80 + turn
         top = build.shoulder + 28 + rng.normal(0, 3)
         outline = np.array(
             [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,7 @@ class NativeKernels:
 class Session:
     """A decoder handle: weights, caches and scratch in C, one call per token. One thread at a time."""
 
-    def __init__(self, library: ctypes.CDLL, call: Any, shape: DecoderShape, weights: Mapping[str, F32]) -> None:
+    def __init__(self, library: ctypes.CDLL, call: Callable[..., None], shape: DecoderShape, weights: Weights) -> None:
         self._handle = c_void_p()
         self._destroy = library.radbox_decoder_destroy
         self._call, self._shape = call, shape

@@ -1,0 +1,111 @@
+"""Files are whole or absent, and durable before anyone is told."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.durable import DurableFile, free_bytes, fsync_directory, make_directory, remove, sweep, write_file
+from edge.errors import StorageError, StorageFullError
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(mount)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("needs root to mount a tmpfs")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_write_file_replaces_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_file(path, b"first")
+    write_file(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_then_rename_then_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def spy_fsync(handle: int) -> None:
+        target = Path(f"/proc/self/fd/{handle}").readlink()
+        steps.append("fsync folder" if target.is_dir() else "fsync file")
+        fsync(handle)
+
+    def spy_replace(path: Path, target: Path) -> Path:
+        steps.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(Path, "replace", spy_replace)
+    write_file(tmp_path / "a", b"x")
+    assert steps == ["fsync file", "rename", "fsync folder"]
+
+
+def test_durable_file_counts_and_hashes(tmp_path: Path) -> None:
+    file = DurableFile(tmp_path)
+    file.write(b"abc")
+    file.write(bytes(100_000))
+    file.commit(tmp_path / "final")
+    content = b"abc" + bytes(100_000)
+    assert (tmp_path / "final").read_bytes() == content
+    assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    file.discard()
+    assert (tmp_path / "final").exists()
+
+
+def test_discard_and_sweep_leave_nothing(tmp_path: Path) -> None:
+    file = DurableFile(tmp_path)
+    file.write(b"abc")
+    file.discard()
+    file.discard()
+    assert list(tmp_path.iterdir()) == []
+    left = [DurableFile(tmp_path), DurableFile(tmp_path)]
+    (tmp_path / "kept.dcm").write_bytes(b"x")
+    assert sweep(tmp_path) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.dcm"]
+    for file in left:
+        file.discard()
+
+
+def test_folders_and_removal(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b" / "c"
+    make_directory(deep)
+    make_directory(deep)
+    assert deep.is_dir()
+    write_file(deep / "x", b"1")
+    remove(deep / "x")
+    remove(deep / "x")
+    assert list(deep.iterdir()) == []
+    assert free_bytes(tmp_path) > 0
+
+
+def test_errors_are_ours_and_name_no_path(tmp_path: Path) -> None:
+    absent = tmp_path / "Doe^Jane"
+    for doing in (lambda: DurableFile(absent), lambda: fsync_directory(absent), lambda: free_bytes(absent)):
+        with pytest.raises(StorageError) as caught:
+            doing()
+        assert "Doe" not in caught.value.message
+        assert caught.value.code == "storage.failed"
+
+
+def test_full_disk(small_disk: Path) -> None:
+    write_file(small_disk / "kept", b"1" * 1000)
+    with pytest.raises(StorageFullError) as caught:
+        write_file(small_disk / "big", b"1" * 500_000)
+    assert caught.value.code == "storage.full"
+    assert [path.name for path in small_disk.iterdir()] == ["kept"]
+    assert (small_disk / "kept").read_bytes() == b"1" * 1000
