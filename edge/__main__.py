@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from edge.board import Board, load_board
 from edge.errors import ConfigError, RadboxError
@@ -23,7 +24,7 @@ from edge.errors import ConfigError, RadboxError
 CHECKOUT = Path(__file__).resolve().parent.parent
 SIMULATED_BOARD = Path("board_configs", "sim.toml")
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
-PR_SET_PDEATHSIG = 1  # prctl(2): the signal this process gets when its parent dies
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process gets when its parent dies
 
 DESCRIPTION = """\
 radbox turns a chest X-ray that arrives by DICOM into a draft report on a page of the local network.
@@ -31,18 +32,25 @@ A research device, not a medical device: every report is a draft until a clinici
 
 EXAMPLES = """\
 examples:
-  radbox up                        start the whole simulated box and read one sample study
-  radbox up --once chest.jpg       the same with a file of yours, then stop
-  radbox read chest.dcm            read a file without any service running; prints the draft report
-  radbox read --json images/       one JSON object for each study and line, with every score
+  radbox up                      start the whole simulated box and read one sample study
+  radbox up --once chest.jpg     the same with a file of yours, then stop
+  radbox read chest.dcm          read a file without any service running; prints the draft report
+  radbox read --json images/     one JSON object for each study and line, with every score
   radbox simulate --finding effusion --side left --out effusion.dcm
-  radbox doctor                    what works on this box, and what to do about the rest
+  radbox doctor                  what works on this box, and what to do about the rest
 
 The board is --board, else $RADBOX_BOARD, else board_configs/sim.toml of the checkout (keys: board_configs/README.md).
-`radbox COMMAND --help` tells the options of one command."""
+"radbox COMMAND --help" tells the options of one command.
+Exit codes: 0 done, 1 failed, 2 wrong use or a wrong board file, 130 stopped with Ctrl-C."""
 
 Parser = argparse.ArgumentParser
-Command = Callable[[argparse.Namespace], int]
+Parsed = argparse.Namespace
+Command = Callable[[Parsed], int]
+SERVICES = {
+    "receive": ("edge.intake.receive", "service: take studies in over DICOM"),
+    "worker": ("edge.reading.worker", "service: read the studies that came in"),
+    "web": ("edge.desk.web", "service: the page"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = run(parsed)
         sys.stdout.flush()
-        return code
     except RadboxError as error:
         print(f"radbox: {error.message} [{error.code}]", file=sys.stderr)
         return WRONG_USE if isinstance(error, ConfigError) else FAILED
@@ -61,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    return code
 
 
 def parser() -> Parser:
@@ -68,36 +76,155 @@ def parser() -> Parser:
     whole = Parser(
         "radbox", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    whole.add_argument("--version", action="version", version=f"radbox {importlib.metadata.version('radbox')}")
+    whole.add_argument("--version", action="version", version=f"radbox {_version()}")
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Command, summary: str) -> Parser:
-        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        command.set_defaults(run=run)
-        command.add_argument("--board", metavar="FILE", type=Path, default=os.environ.get("RADBOX_BOARD"), help="board file")
-        command.add_argument("--data-dir", metavar="DIR", type=Path, help="keep studies here, not in the board's data_dir")
+        command: Parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        command.set_defaults(run=run, command=name)
+        command.add_argument("--board", metavar="FILE", type=Path, help="board file")
+        command.add_argument("--data-dir", metavar="DIR", type=Path, help="use this folder, not the board's data_dir")
         return command
 
-    _up(add("up", _run_up, "start the whole simulated box, send it one study by DICOM and show its draft report"))
-    _read(add("read", _run_read, "read files without any service running"))
-    _simulate(add("simulate", _run_simulate, "make a chest X-ray of a computed thorax and save it or send it by DICOM"))
-    _json(add("doctor", _run_doctor, "check this box and say in plain words what to do"))
-    _bench(add("bench", _run_bench, "measure seconds for each stage and memory for each process"))
-    for name, summary in (
-        ("receive", "service: take studies in over DICOM"),
-        ("worker", "service: read the studies that came in"),
-        ("web", "service: the page"),
-    ):
-        _service(add(name, _run_service, summary), name)
+    _up_options(add("up", _up, "start the whole simulated box, send it a study by DICOM and print the draft report"))
+    _read_options(add("read", _read, "read DICOM files, JPEG or PNG pictures and folders of them, without any service"))
+    _simulate_options(
+        add("simulate", _simulate, "make a chest X-ray of a computed thorax and send it by DICOM or save it")
+    )
+    _json_option(add("doctor", _doctor, "check this box and say in plain words what to do"))
+    _json_option(add("bench", _bench, "measure seconds for each stage and memory for each process"))
+    for name, (_module, summary) in SERVICES.items():
+        service = add(name, _service, summary)
+        if name != "worker":
+            service.add_argument("--port", metavar="N", type=_port, help="listen here, not on the board's port")
+        service.add_argument("--parent", metavar="PID", type=int, help=argparse.SUPPRESS)
     return whole
 
 
-def _json(command: Parser) -> None:
+def _json_option(command: Parser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
+def _up_options(command: Parser) -> None:
+    command.add_argument("path", nargs="?", type=Path, help="file, folder or JPEG to send (default: the sample study)")
+    command.add_argument("--once", action="store_true", help="stop after the report; exit 1 if anything was not read")
+    command.add_argument("--port", metavar="N", type=_port_or_free, help="DICOM port; 0 picks a free one")
+    command.add_argument("--web-port", metavar="N", type=_port_or_free, help="port of the page; 0 picks a free one")
+    command.add_argument("--verbose", action="store_true", help="show what the services log")
+
+
+def _read_options(command: Parser) -> None:
+    command.add_argument(
+        "paths", metavar="PATH", nargs="+", type=Path, help="DICOM file, JPEG, PNG, or a folder of them"
+    )
+    _json_option(command)
+
+
+def _simulate_options(command: Parser) -> None:
+    command.add_argument("path", nargs="?", type=Path, help="send these files instead of a computed thorax")
+    command.add_argument("--finding", metavar="CODE", help="put this finding in (effusion, pneumothorax, mass ...)")
+    command.add_argument("--side", choices=("left", "right", "bilateral", "midline"), help="the patient's side")
+    command.add_argument("--zone", choices=("upper", "middle", "lower", "diffuse"))
+    command.add_argument("--seed", metavar="N", type=int, default=0, help="another body (default: 0)")
+    command.add_argument("--out", metavar="FILE", type=Path, help="save a DICOM file instead of sending")
+    command.add_argument("--host", help="receiver (default: the board's)")
+    command.add_argument("--port", metavar="N", type=_port, help="its port (default: the board's)")
+    command.add_argument("--called-ae", metavar="TITLE", help="its AE title (default: the board's)")
+
+
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 < port < 65536:
-        raise ValueError(text)
+    port = _port_or_free(text)
+    if port == 0:
+        raise argparse.ArgumentTypeError("expected a port from 1 to 65535, got 0")
     return port
+
+
+def _port_or_free(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text!r}")
+    return int(text)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("radbox")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _board_file(parsed: Parsed) -> Path | None:
+    """The board file that was named, or None for the simulated box."""
+    named = parsed.board or os.environ.get("RADBOX_BOARD")
+    return Path(named).absolute() if named else None
+
+
+def _load_board(parsed: Parsed) -> Board:
+    """The board, with what the command line says in its stead. Raises ConfigError."""
+    file, here = _board_file(parsed), Path.cwd()
+    data_dir = parsed.data_dir or os.environ.get("RADBOX_DATA_DIR")
+    if file is None:
+        os.chdir(CHECKOUT)  # the simulated box's own paths are those of the checkout, wherever it is started from
+    try:
+        board = load_board(file or SIMULATED_BOARD)
+    finally:
+        os.chdir(here)
+    if data_dir:
+        board = dataclasses.replace(board, data_dir=Path(data_dir).expanduser().resolve())
+    if parsed.command in ("receive", "up") and parsed.port is not None:
+        board = dataclasses.replace(board, receive=dataclasses.replace(board.receive, port=parsed.port))
+    web_port = {"web": "port", "up": "web_port"}.get(parsed.command)
+    if web_port and getattr(parsed, web_port) is not None:
+        board = dataclasses.replace(board, web=dataclasses.replace(board.web, port=getattr(parsed, web_port)))
+    return board
+
+
+def _call(module: str, function: str, *arguments: Any, **options: Any) -> int:
+    """Import late, so that `radbox --help` is quick and one broken library stops only what needs it."""
+    code: int = getattr(importlib.import_module(module), function)(*arguments, **options)
+    return code
+
+
+def _service(parsed: Parsed) -> int:
+    from edge.service import Stop, setup_logging
+
+    if parsed.parent:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parsed.parent:
+            return FAILED
+    setup_logging(parsed.command)
+    importlib.import_module(SERVICES[parsed.command][0]).run(_load_board(parsed), Stop())
+    return 0
+
+
+def _up(parsed: Parsed) -> int:
+    file = _board_file(parsed)
+    options = ("--board", str(file)) if file else ()
+    return _call("edge.box", "up", _load_board(parsed), options, parsed.path, once=parsed.once, verbose=parsed.verbose)
+
+
+def _read(parsed: Parsed) -> int:
+    return _call("edge.read", "main", parsed.paths, parsed.json, _load_board(parsed))
+
+
+def _doctor(parsed: Parsed) -> int:
+    return _call("edge.doctor", "main", lambda: _load_board(parsed), parsed.json)
+
+
+def _bench(parsed: Parsed) -> int:
+    return _call("edge.bench", "main", _load_board(parsed), parsed.json)
+
+
+def _simulate(parsed: Parsed) -> int:
+    return _call(
+        "edge.simulate.command",
+        "main",
+        _load_board(parsed).receive,
+        **{
+            name: getattr(parsed, name)
+            for name in ("path", "finding", "side", "zone", "seed", "out", "host", "port", "called_ae")
+        },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,14 +1,14 @@
-"""`radbox up`: the whole box on one machine. Starts its services as systemd would, sends a study, shows the draft.
+"""`radbox up`: the whole box on one machine. Starts its services as systemd would, sends a study, prints the draft.
 
-A service that dies is told with its last lines, and the others are stopped: restarting is systemd's work on a board.
+A service that dies is told with its last lines and ends the box: starting it again is systemd's work, on a board.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -20,129 +20,281 @@ from pathlib import Path
 
 from edge.board import Board
 from edge.doctor import serves_page
-from edge.errors import RadboxError
+from edge.errors import ConfigError, RadboxError
 from edge.report.graph import load_graph
 from edge.report.render import render_text
 from edge.report.serial import from_json
 from edge.service import Stop
-from edge.simulate.send import Delivery, deliver, echo
-from edge.store import Store, StudyDetail, open_store
-from edge.store_paths import database_key
+from edge.simulate.command import to_send
+from edge.simulate.echo import echo
+from edge.simulate.phantom import PhantomOptions
+from edge.simulate.send import send
+from edge.store import Store, database_key, open_store
+from edge.store_paths import boot_id
+from edge.store_rows import StudyDetail
 
-SERVICES = ("receive", "worker", "web")
 START_TIMEOUT_S = 60.0
-READ_TIMEOUT_S = 180.0  # beyond the receiver's quiet time
+READ_TIMEOUT_S = 120.0  # beyond the receiver's quiet time
 STOP_TIMEOUT_S = 10.0
-LOG_LINES = 15  # of a dead service
-POLL_S = 0.2
+POLL_S = 0.1
 TELL_EVERY_S = 5.0  # while waiting
-DONE = ("draft", "refused", "failed", "signed")
-
-
-class Stopped(Exception):
-    """Ctrl-C or SIGTERM while there was still something to wait for."""
+LOG_LINES = 15  # of a dead service
+READ = ("draft", "signed")
+ENDED = (*READ, "refused", "failed")
 
 
 class BoxError(RadboxError):
-    """The simulated box cannot start or go on."""
+    """The box cannot start or go on: box.service-died, box.not-answering, box.not-read."""
 
     default_code = "box.failed"
 
 
+class _StoppedError(Exception):
+    """Ctrl-C or SIGTERM came while there was something to wait for."""
+
+
 @dataclass(frozen=True)
-class Service:
+class _Service:
     """A running service and the last lines of its log."""
 
     name: str
     process: subprocess.Popen[str]
-    lines: collections.deque[str]
+    log: collections.deque[str]
     reader: threading.Thread
-
-
-def up(board: Board, options: Sequence[str], paths: Sequence[Path], *, once: bool, verbose: bool) -> int:
-    """Run the whole box of `board`; `options` make a service load the same board. Returns 0, or 1 if nothing was read.
-
-    `once`: stop after the report instead of staying up. Raises BoxError (box.port-in-use, box.service-died,
-    box.not-answering), ConfigError, StoreError.
-    """
-    for what, host, port in (("receiver", board.receive.host, board.receive.port), ("page", board.web.host, board.web.port)):
-        _refuse_port_in_use(what, host, port)
-    stop = Stop()
-    page = f"http://{board.web.host}:{board.web.port}/"
-    started = time.monotonic()
-    _say(f"starting receiver, worker and page (board {board.name}, studies in {board.data_dir})")
-    with _services(options, verbose) as services, contextlib.closing(open_store(board.data_dir, key=database_key())) as store:
-        box = _Box(board, services, store, stop, page)
-        try:
-            box.wait_until_ready()
-            _say(f"receiver answers C-ECHO on {board.receive.host}:{board.receive.port}, page on {page} ({_since(started)})")
-            worked = box.read(paths)
-        except Stopped:
-            return 0
-        print(f"\nPage: {page}", flush=True)
-        if not once:
-            _say("the box stays up; send it studies, or stop it with Ctrl-C")
-            with contextlib.suppress(Stopped):
-                box.wait_for("", lambda: False, float("inf"))
-            _say("stopping")
-        return 0 if worked else 1
 
 
 @dataclass(frozen=True)
 class _Box:
     board: Board
-    services: tuple[Service, ...]
+    services: tuple[_Service, ...]
     store: Store
     stop: Stop
-    page: str
+    start_monotonic_s: float
 
-    def wait_for(self, what: str, happened: Callable[[], bool], timeout_s: float) -> bool:
-        """True once `happened`; False after `timeout_s`. Raises Stopped, BoxError when a service died."""
-        start = told = time.monotonic()
-        while not happened():
-            for service in self.services:
-                _alive(service)
-            now = time.monotonic()
-            if now - start > timeout_s:
-                return False
-            if what and now - told > TELL_EVERY_S:
-                _say(f"still waiting for {what} ({_since(start)})")
-                told = now
-            if self.stop.wait(POLL_S):
-                raise Stopped
-        return True
+    @property
+    def page(self) -> str:
+        """Address of the page."""
+        return f"http://{self.board.web.host}:{self.board.web.port}/"
 
-    def wait_until_ready(self) -> None:
-        """Until the receiver answers C-ECHO and the page answers. Raises BoxError (box.not-answering)."""
-        receive, web = self.board.receive, self.board.web
-        for what, answers in (
-            ("the receiver", lambda: echo(receive.host, receive.port, receive.ae_title)),
-            ("the page", lambda: serves_page(web.host, web.port)),
+
+def up(board: Board, options: Sequence[str], path: Path | None, *, once: bool, verbose: bool) -> int:
+    """Run the whole box; returns 0, or 1 if something that was sent was not read.
+
+    options: what makes a service load the same board. path: what to send, None for the sample. once: stop after the
+    report instead of staying up. Port 0 means a free one. Raises ConfigError (config.port), BoxError, and what
+    sending and the store raise.
+    """
+    board = _with_ports(board)
+    stop = Stop()
+    start = time.monotonic()
+    _say(f"starting receiver, worker and page of board {board.name!r}; studies are kept in {board.data_dir}")
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(contextlib.closing(open_store(board.data_dir, key=database_key())))
+        services = stack.enter_context(_services(board, options, verbose))
+        box = _Box(board, services, store, stop, start)
+        try:
+            _wait_until_ready(box)
+            _say(f"the receiver answers C-ECHO on port {board.receive.port}, the page on {box.page} {_since(start)}")
+            all_read = _read(box, path)
+            print(f"\nPage: {box.page}", flush=True)
+            if not once:
+                _say("the box stays up for more studies; Ctrl-C stops it")
+                _wait_for(box, "", lambda: None, float("inf"))
+        except _StoppedError:
+            _say("stopping")
+            return 0
+    return int(not all_read)
+
+
+def _with_ports(board: Board) -> Board:
+    """The board with free ports in the place of 0. Raises ConfigError (config.port) if a port is in use."""
+    receive, web = board.receive, board.web
+    receive_port = _free_port("DICOM port", receive.host, receive.port, "--port")
+    web_port = _free_port("page's port", web.host, web.port, "--web-port")
+    return dataclasses.replace(
+        board,
+        receive=dataclasses.replace(receive, port=receive_port),
+        web=dataclasses.replace(web, port=web_port),
+    )
+
+
+def _free_port(what: str, host: str, port: int, option: str) -> int:
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        message = f"expected the {what} {port} to be free, got: {error.strerror}; stop what uses it (another radbox?)"
+        raise ConfigError(f"{message} or choose another with {option}", code="config.port") from None
+
+
+@contextlib.contextmanager
+def _services(board: Board, options: Sequence[str], verbose: bool) -> Iterator[tuple[_Service, ...]]:
+    """The three services, stopped on leaving: SIGTERM, and SIGKILL for one that does not end."""
+    common = (*options, "--data-dir", str(board.data_dir), "--parent", str(os.getpid()))
+    services: list[_Service] = []
+    try:
+        for name, own in (
+            ("receive", ("--port", str(board.receive.port))),
+            ("worker", ()),
+            ("web", ("--port", str(board.web.port))),
         ):
-            if not self.wait_for(what, answers, START_TIMEOUT_S):
-                message = f"expected {what} to answer within {START_TIMEOUT_S:.0f} s, got nothing"
-                raise BoxError(message, code="box.not-answering")
+            services.append(_start(name, (*common, *own), verbose))
+        yield tuple(services)
+    finally:
+        for service in services:
+            service.process.terminate()
+        for service in services:
+            try:
+                service.process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                service.process.kill()
+                service.process.wait()
+            service.reader.join()
 
-    def read(self, paths: Sequence[Path]) -> bool:
-        """Send `paths`, or the sample where there are none, and print what becomes of each study. True if all were read."""
-        start = time.monotonic()
-        _say("sending " + (", ".join(path.name for path in paths) if paths else "the sample study"))
-        delivery = deliver(self.board, paths)
-        _say(f"sent {delivery.accepted} of {delivery.total} objects by C-STORE ({_since(start)})")
-        for refusal in delivery.refusals:
-            print(f"\nNot taken in: {refusal}")
-        return all([self._show(uid) for uid in delivery.study_instance_uids]) and not delivery.refusals
 
-    def _show(self, study_instance_uid: str) -> bool:
-        study = self._wait_for_reading(study_instance_uid)
-        if study is None:
-            print(f"\nNot read within {READ_TIMEOUT_S:.0f} s; the page says why: {self.page}")
+def _start(name: str, options: Sequence[str], verbose: bool) -> _Service:
+    # A session of its own: Ctrl-C reaches only this process, which then stops the services in order.
+    process = subprocess.Popen(
+        (sys.executable, "-m", "edge", name, *options),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    log: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
+    reader = threading.Thread(target=_follow, args=(name, process, log, verbose), name=f"log of {name}", daemon=True)
+    reader.start()
+    return _Service(name, process, log, reader)
+
+
+def _follow(name: str, process: subprocess.Popen[str], log: collections.deque[str], verbose: bool) -> None:
+    if process.stdout is None:
+        raise AssertionError("the service's output is a pipe")
+    with process.stdout as lines:
+        for line in lines:
+            log.append(line.rstrip())
+            if verbose:
+                print(f"{name:8s}| {line}", end="", file=sys.stderr, flush=True)
+
+
+def _wait_for(box: _Box, what: str, find: Callable[[], StudyDetail | bool | None], timeout_s: float) -> bool:
+    """True once `find` finds something, False after `timeout_s`. Raises _StoppedError, BoxError (box.service-died)."""
+    start = told = time.monotonic()
+    while not find():
+        for service in box.services:
+            code = service.process.poll()
+            if code is not None:
+                service.reader.join()
+                _say("\n  ".join((f"the last lines of service {service.name}:", *service.log)))
+                message = f"expected service {service.name} to keep running, got its end with exit code {code}"
+                raise BoxError(message, code="box.service-died")
+        now = time.monotonic()
+        if now - start > timeout_s:
             return False
-        key = study.summary.study_key
-        seconds = study.timings_s.get("total", 0.0)
-        print(f"\nStudy {key}: {study.state}, read in {seconds:.1f} s, {self.page}study/{key}\n")
-        if study.state in ("draft", "signed"):
-            print(render_text(from_json(study.report_json), load_graph()), end="", flush=True)
-            return True
-        print(f"{study.message} [{study.code}]", flush=True)
-        return False
+        if what and now - told > TELL_EVERY_S:
+            _say(f"waiting for {what} {_since(start)}")
+            told = now
+        if box.stop.wait(POLL_S):
+            raise _StoppedError
+    return True
+
+
+def _wait_until_ready(box: _Box) -> None:
+    """Until the receiver answers C-ECHO and the page answers. Raises BoxError (box.not-answering)."""
+    receive, web = box.board.receive, box.board.web
+    for what, answers in (
+        ("the receiver", lambda: echo(receive.host, receive.port, receive.ae_title)),
+        ("the page", lambda: serves_page(web.host, web.port)),
+    ):
+        if not _wait_for(box, what, answers, START_TIMEOUT_S):
+            raise BoxError(f"expected {what} to answer within {START_TIMEOUT_S:.0f} s", code="box.not-answering")
+
+
+def _read(box: _Box, path: Path | None) -> bool:
+    """Send, wait and print what becomes of every study; True if every object was taken in and every study read."""
+    receive = box.board.receive
+    start = time.monotonic()
+    items = to_send(path, PhantomOptions())
+    results = send(items, receive.host, receive.port, receive.ae_title, progress=_Progress())
+    taken = {result.sop_instance_uid for result in results if result.accepted}
+    name = "the sample study" if path is None else str(path)
+    _say(f"sent {name}: {len(taken)} of {len(results)} objects taken in {_since(start)}")
+    refused = [result for result in results if not result.accepted]
+    for result in refused:
+        print(f"\nNot taken in: {result.message}; see {box.page}quarantine")
+    keys = _study_keys(box.store, taken)
+    read = [_show(box, key) for key in keys]
+    return all(read) and not refused
+
+
+def _study_keys(store: Store, sop_instance_uids: set[str]) -> list[int]:
+    """The studies that hold these objects, in order of arrival."""
+    keys, offset, page = [], 0, 100
+    missing = set(sop_instance_uids)
+    while missing and (rows := store.studies(limit=page, offset=offset)):
+        for row in rows:
+            detail = store.study(row.study_key)
+            held = {one.sop_instance_uid for one in detail.instances} if detail else set()
+            if held & missing:
+                keys.append(row.study_key)
+                missing -= held
+        offset += page
+    return sorted(keys)
+
+
+def _show(box: _Box, key: int) -> bool:
+    """Wait for the reading of one study and print it; True if there is a draft."""
+    place = f"{box.page}study/{key}"
+
+    def ended() -> bool:
+        trouble = _worker_trouble(box)
+        if trouble:
+            raise BoxError(f"The images are safe, but nothing is read. {trouble}", code="box.not-read")
+        detail = box.store.study(key)
+        return detail is not None and detail.state in ENDED
+
+    if not _wait_for(box, f"study {key} to be read", ended, box.board.receive.quiet_time_s + READ_TIMEOUT_S):
+        raise BoxError(
+            f"expected study {key} to be read within {READ_TIMEOUT_S:.0f} s; see {place}", code="box.not-read"
+        )
+    detail = box.store.study(key)
+    if detail is None:
+        raise BoxError(f"expected study {key} to stay in the database, got none", code="box.not-read")
+    seconds = detail.timings_s.get("total")
+    print(f"\nStudy {key}: {detail.state}" + (f", read in {seconds:.2f} s" if seconds else "") + f", {place}\n")
+    if detail.state in READ:
+        print(render_text(from_json(detail.report_json), load_graph()), end="", flush=True)
+        return True
+    print(f"{detail.message} [{detail.code}]", flush=True)
+    return False
+
+
+def _worker_trouble(box: _Box) -> str:
+    """What this box's worker says keeps it from reading; "" if nothing. An earlier worker's word does not count."""
+    for row in box.store.services():
+        current = row.boot_id == boot_id() and row.monotonic_s >= box.start_monotonic_s
+        if row.name == "worker" and row.state == "paused" and current:
+            return f"{row.message} [{row.code}]"
+    return ""
+
+
+class _Progress:
+    """Counts sent objects on stderr, at most once in two seconds."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._told > 2.0 and done < total:
+            _say(f"sent {done} of {total} objects")
+            self._told = time.monotonic()
+
+
+def _say(text: str) -> None:
+    print(f"radbox: {text}", file=sys.stderr, flush=True)
+
+
+def _since(start: float) -> str:
+    return f"({time.monotonic() - start:.1f} s)"

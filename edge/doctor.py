@@ -97,7 +97,7 @@ def examine(read_board: Callable[[], Board]) -> Iterator[Check]:
     yield _guarded("kernels", lambda: _kernels(board))
     yield from _model(board)
     yield _guarded("receiver", lambda: _port(board.receive.host, board.receive.port, _listens))
-    yield _guarded("page", lambda: _port(board.web.host, board.web.port, _serves_page))
+    yield _guarded("page", lambda: _port(board.web.host, board.web.port, serves_page))
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
@@ -207,8 +207,8 @@ def _bundle(bundle: Bundle) -> Check:
         message = "the bundle was made for another edition of report/graph.toml; install the bundle of this release"
         return Check("bundle", "fail", message, "bundle.graph")
     offered = sum(any(spec.offered for spec in populations.values()) for populations in manifest.findings.values())
-    message = f"{manifest.id} {manifest.version} ({bundle.sha256[:12]}): offers {offered} of {len(manifest.findings)} findings"
-    return Check("bundle", "ok", message)
+    name = f"{manifest.id} {manifest.version} ({bundle.sha256[:12]})"
+    return Check("bundle", "ok", f"{name}: offers {offered} of {len(manifest.findings)} findings")
 
 
 def _port(host: str, port: int, answers: Callable[[str, int], bool]) -> Check:
@@ -236,7 +236,7 @@ def _listens(host: str, port: int) -> bool:
     return True
 
 
-def _serves_page(host: str, port: int) -> bool:
+def serves_page(host: str, port: int) -> bool:
     link = http.client.HTTPConnection(host, port, timeout=CONNECT_TIMEOUT_S)
     try:
         link.request("GET", "/")

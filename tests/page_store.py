@@ -6,6 +6,7 @@ Patient names are seeded: a test can ask whether one of them shows up where it m
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ import cv2
 import numpy as np
 
 from edge.board import Board, load_board
+from edge.desk.web import run
 from edge.report.check import check
 from edge.report.graph import load_graph
+from edge.report.render import render_sections
 from edge.report.schema import Box, Evidence, ModelVersion, Report, Statement, Technique
 from edge.report.serial import to_json
 from edge.service import Stop
@@ -26,7 +29,15 @@ from edge.store import InstanceFacts, Store, StudyFacts, open_store
 
 DRAFT_NAME = "OKONKWO^ADAEZE^^DR"
 DRAFT_NAME_SHOWN = "OKONKWO, DR ADAEZE"
-NAMES = (DRAFT_NAME, "LINDQVIST^TOVE", "MBEKI^SIPHO^JABULANI", "HARTONO^BUDI", "PRZYBYLSKA^ZOFIA", "VANCE^ELI", "ROSSI^IDA")
+NAMES = (
+    DRAFT_NAME,
+    "LINDQVIST^TOVE",
+    "MBEKI^SIPHO^JABULANI",
+    "HARTONO^BUDI",
+    "PRZYBYLSKA^ZOFIA",
+    "VANCE^ELI",
+    "ROSSI^IDA",
+)
 REFUSAL = "Expected a chest radiograph, got an image that does not look like one."
 FAILURE = "The reader stopped 3 times while it read this study."
 QUARANTINE = "Expected a complete DICOM object, got one that ends early."
@@ -54,7 +65,9 @@ def stock(data_dir: Path, port: int) -> Stocked:
     keys["refused"] = add_study(store, NAMES[2], "refused", 1)
     attempt = read(store, keys["refused"])
     rendered = draw(data_dir, keys["refused"], attempt)
-    store.finish_refused(keys["refused"], "gate.not-a-chest-radiograph", REFUSAL, {"decode": 0.08, "total": 0.1}, rendered)
+    store.finish_refused(
+        keys["refused"], "gate.not-a-chest-radiograph", REFUSAL, {"decode": 0.08, "total": 0.1}, rendered
+    )
     keys["clear"] = add_study(store, NAMES[1], "clear", 1)
     finish(store, data_dir, keys["clear"], replace(draft_report(), statements=(), absent=("pneumothorax", "effusion")))
     keys["draft"] = add_study(store, DRAFT_NAME, "draft", 2)
@@ -71,6 +84,14 @@ def stock(data_dir: Path, port: int) -> Stocked:
     store.set_service("receive", "ok", "", "Listening.")
     store.set_service("worker", "degraded", "worker.on-cpu", "The accelerator did not pass its test case.")
     return Stocked(board, store, keys)
+
+
+def port() -> int:
+    """A TCP port that was free a moment ago on the loopback address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
 
 
 def page_board(data_dir: Path, port: int) -> Board:
@@ -121,7 +142,15 @@ def read(store: Store, key: int) -> int:
 def finish(store: Store, data_dir: Path, key: int, report: Report) -> None:
     """Read the study `key` into `report`."""
     rendered = draw(data_dir, key, read(store, key))
-    timings_s = {"decode": 0.09, "prepare": 0.02, "encode": 0.21, "tokens": 0.06, "evidence": 0.01, "render": 0.05, "total": 0.44}
+    timings_s = {
+        "decode": 0.09,
+        "prepare": 0.02,
+        "encode": 0.21,
+        "tokens": 0.06,
+        "evidence": 0.01,
+        "render": 0.05,
+        "total": 0.44,
+    }
     store.finish_draft(key, to_json(check(report, load_graph())), rendered, timings_s)
 
 
@@ -149,6 +178,14 @@ def draft_report() -> Report:
     )
 
 
+def told(section: str = "") -> list[str]:
+    """The sentences of `draft_report`, all or of one section, as the report renders them; doubts included."""
+    graph = load_graph()
+    sections = render_sections(check(draft_report(), graph), graph)
+    lines = [line for one in sections if section in ("", one.code) for line in one.lines]
+    return [text for line in lines for text in (line.text, *line.doubts)]
+
+
 def spot(x: float, y: float, side: str, zone: str) -> Evidence:
     """A round map around the point (x, y) of the image, in fractions, with a box."""
     rows, columns = np.mgrid[0:16, 0:16]
@@ -165,7 +202,9 @@ def draw(data_dir: Path, key: int, attempt: int) -> str:
     for centre in (0.28, 0.72):
         lung = ((x - centre) / 0.17) ** 2 + ((y - 0.47) / 0.36) ** 2
         film -= 0.46 * np.clip(1.6 * (1 - lung), 0, 1)
-    film += 0.22 * np.clip(1 - ((x - 0.56) / 0.15) ** 2 - ((y - 0.66) / 0.17) ** 2, 0, 1) + 0.12 * (abs(x - 0.5) < 0.045)
+    film += 0.22 * np.clip(1 - ((x - 0.56) / 0.15) ** 2 - ((y - 0.66) / 0.17) ** 2, 0, 1) + 0.12 * (
+        abs(x - 0.5) < 0.045
+    )
     for rib in range(9):
         film += 0.08 * (abs(y - 0.14 - 0.085 * rib - 0.35 * (x - 0.5) ** 2) < 0.012) * (abs(x - 0.5) < 0.42)
     pixels = (255 * np.clip(cv2.GaussianBlur(film, (0, 0), 2.2), 0, 1)).astype(np.uint8)
@@ -179,8 +218,6 @@ def draw(data_dir: Path, key: int, attempt: int) -> str:
 @contextmanager
 def serving(board: Board) -> Iterator[str]:
     """The page of `board`, served by `edge.desk.web.run` in a thread; its address."""
-    from edge.desk.web import run
-
     stop = Stop(signals=False)
     thread = threading.Thread(target=run, args=(board, stop))
     thread.start()
@@ -195,8 +232,6 @@ def serving(board: Board) -> Iterator[str]:
 
 def wait_for(port: int, thread: threading.Thread) -> None:
     """Return as soon as the port answers."""
-    import socket
-
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and thread.is_alive():
         with socket.socket() as probe:

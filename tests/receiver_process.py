@@ -168,7 +168,7 @@ def send_bytes(
     sop_instance: str,
     message_id: int = 1,
 ) -> int | None:
-    """One C-STORE of raw bytes under the first accepted context of the SOP class; the status, None without an answer."""
+    """C-STORE raw bytes under the first context of the SOP class: the status, or None where no answer came."""
     context = next(cx for cx in association.accepted_contexts if cx.abstract_syntax == sop_class)
     request = C_STORE()
     request.MessageID = message_id

@@ -72,7 +72,7 @@ def _fractions() -> st.SearchStrategy[float]:
 
 
 def _words() -> st.SearchStrategy[str]:
-    return st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+    return st.text(st.characters(codec="utf-8"), max_size=30)
 
 
 def _boxes() -> st.SearchStrategy[Box]:

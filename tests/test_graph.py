@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Any
 
 import pytest
 from pydicom.sr._concepts_dict import concepts
@@ -54,6 +55,13 @@ def test_heart_has_no_side_and_edema_has():
     assert graph.nodes["pneumothorax"].urgency == "critical"
 
 
+def test_overlap_holds_both_ways():
+    graph = load_graph()
+    assert graph.overlap("pneumonia", "consolidation")
+    assert graph.overlap("consolidation", "pneumonia")
+    assert not graph.overlap("pneumothorax", "effusion")
+
+
 def test_every_code_names_its_source_and_pydicom_gives_that_meaning_alone():
     for node in load_graph().nodes.values():
         for code in node.codes:
@@ -69,7 +77,8 @@ def test_pydicom_still_contradicts_itself_about_cardiomegaly():
 
 
 def pydicom_meanings(scheme: str, value: str) -> set[str]:
-    return {found[value][0] for found in concepts[scheme].values() if value in found}
+    schemes: Any = concepts
+    return {found[value][0] for found in schemes[scheme].values() if value in found}
 
 
 def test_rule_ids_are_in_order_and_every_kind_is_used_and_implemented():
@@ -117,6 +126,8 @@ def test_only_findings_and_devices_can_be_stated(code):
         ('finding = "nodule", where = "same-place"', 'finding = "nodule", where = "near"', "excludes.where to be one"),
         ('finding = "nodule", where = "same-place"', 'finding = "mass", where = "anywhere"', "each exclusion once"),
         ('finding = "nodule", where = "same-place"', 'finding = "nodule"', "mass.excludes to have where"),
+        ('overlaps = ["nodule"]', 'overlaps = ["mass"]', "each overlap once and between two findings, got mass"),
+        ('overlaps = ["nodule"]', 'overlaps = ["lung"]', "finding.mass to name a node"),
         ('verified_by = "pydicom"', "verified_by = 3", "organ.lung.codes.verified_by to be a word"),
         ('id = "R002"', 'id = "R001"', "expected each rule id once, got R001 again"),
         ('kind = "known-finding"', 'kind = "guess"', "rule R001 to have a kind of known-finding"),

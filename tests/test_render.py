@@ -63,7 +63,7 @@ def mixed() -> Report:
 
 
 def child() -> Report:
-    """A child photographed from a film, the model in two minds about pneumothorax, and a score that no list accounts for."""
+    """A child photographed from a film, the model in two minds about pneumothorax, and a score in no list."""
     pneumonia = statement("pneumonia", "right", "middle", "present", 0.77)
     technique = replace(report().technique, modality=None, view=None, population="child", population_source="image")
     draft = report(
@@ -101,7 +101,9 @@ def names_in(text: str) -> set[str]:
 @REPEATABLE
 @given(coded_reports())
 def test_all_that_is_stated_is_said_and_nothing_else(draft):
-    stated, absent, disputed = set(), set(), set()
+    stated: set[str] = set()
+    absent: set[str] = set()
+    disputed: set[str] = set()
     for section in render_sections(draft, GRAPH):
         if section.level == 2:
             for line in section.lines:
@@ -111,7 +113,7 @@ def test_all_that_is_stated_is_said_and_nothing_else(draft):
                 told = stated if line.probability is not None else disputed if line.finding else absent
                 told |= named
     assert stated == {one.finding for one in draft.statements}
-    assert absent == set(draft.absent)
+    assert absent == set(draft.absent)  # "no ... seen" or "not told apart"
     assert disputed == set(draft.disagreements)
     assert names_in(render_text(draft, GRAPH)) == stated | absent | disputed | set(draft.not_validated)
 
@@ -170,6 +172,15 @@ def test_a_finding_in_doubt_is_not_called_absent_even_if_listed_so(list_name):
     assert "No pneumothorax" not in render_text(draft, GRAPH)
 
 
+def test_a_finding_that_readers_take_for_a_stated_one_is_not_called_absent():
+    draft = report(statement("pneumonia", "right", "lower"), absent=("consolidation", "edema", "infiltration"))
+    lungs = next(section for section in render_sections(draft, GRAPH) if section.code == "lungs")
+    assert [line.text for line in lungs.lines[1:]] == [
+        "Not told apart from the above: consolidation or ill-defined opacity (infiltrate).",
+        "No pulmonary edema seen.",
+    ]
+
+
 def test_impression():
     lines = {section.code: section.lines for section in render_sections(mixed(), GRAPH)}["impression"]
     assert lines[0].text.startswith("CRITICAL, look at the image now: Pneumothorax on the left")
@@ -186,7 +197,7 @@ def test_impression():
 def test_doubts_are_said_in_words_with_the_rules_that_raised_them():
     doubtful = [line for line in findings_lines(mixed()) if line.doubtful]
     assert [line.finding for line in doubtful] == ["effusion"]
-    assert doubtful[0].doubts == ("the evidence lies on another side of the image than stated (R020)",)
+    assert doubtful[0].doubts == ("the evidence lies on another side of the image than stated by the decoder (R020)",)
     text = render_text(mixed(), GRAPH)
     assert text.count("[DOUBTFUL: the evidence lies on another side") == 2  # under Findings and in the impression
 

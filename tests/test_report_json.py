@@ -131,7 +131,7 @@ def test_what_is_no_report_at_all(text, message):
     [
         report(statement("effusion", probability=float("nan"))),
         report(scores={"effusion": float("inf")}),
-        report(statement("effusion", probability=np.float32(0.5))),
+        report(statement("effusion", probability=np.float32(0.5))),  # type: ignore[arg-type]
         report(absent=tuple("a" for _ in range(300))),
         report(status="final"),
     ],
@@ -141,7 +141,7 @@ def test_what_could_not_be_read_back_is_not_written(broken):
         to_json(broken)
 
 
-VALUES = (None, True, 0, -1, 1.5, 1e308, 10**30, "", "left", "\x00<b>", [], [[]], {}, {"x": 1})
+VALUES: tuple[object, ...] = (None, True, 0, -1, 1.5, 1e308, 10**30, "", "left", "\x00<b>", [], [[]], {}, {"x": 1})
 
 
 def mutate(value: object, chance: random.Random) -> object:

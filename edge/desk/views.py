@@ -242,7 +242,7 @@ def _conflict(number: int) -> tuple[str, str]:
     if not number:
         return "", ""
     copies = words.count(number, "image came", "images came")
-    meaning = "Both copies are kept, the first was read. Compare them before you rely on this study."
+    meaning = "Both copies are kept, and the first is the one that is read. Compare them before you rely on this study."
     return f"{copies} again with different content.", meaning
 
 

@@ -1,10 +1,11 @@
-"""The page: what any phone on the local network sees of the box. Reads the store, writes nothing but its own state."""
+"""The page: what any phone on the local network sees of the box. Reads the store and writes nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import platform
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
@@ -177,7 +178,6 @@ class Desk:
                 "about.html",
                 here="about",
                 versions=self.versions(),
-                notices=views.notices(services),
                 services=[views.service_line(row, now) for row in services],
             )
         )
@@ -320,6 +320,11 @@ class Server(uvicorn.Server):
         """Signals belong to `Stop`."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then tell systemd."""
+        await super().startup(sockets)
+        notify("READY=1")
+
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; True ends the server."""
         return await super().on_tick(counter) or self.stop.is_set()
@@ -339,7 +344,6 @@ def run(board: Board, stop: Stop) -> None:
         timeout_graceful_shutdown=3,
     )
     log.info("page on http://%s:%d/", board.web.host, board.web.port)
-    notify("READY=1")
     Server(config, stop).run()
 
 

@@ -10,7 +10,7 @@ Tone = Literal["ready", "draft", "work", "warn", "refused", "stop"]
 
 @dataclass(frozen=True)
 class StateWords:
-    """How one state of a study is told: a tone (colour and shape), a label, and a sentence or ""."""
+    """How one state of a study is told: a tone (colour and shape), a label, and a sentence."""
 
     tone: Tone
     label: str
@@ -22,7 +22,7 @@ STATES: dict[str, StateWords] = {
     "receiving": StateWords("work", "Receiving images", "Images of this study are still arriving.", True),
     "queued": StateWords("work", "Waiting to be read", "The images are safe and wait their turn.", True),
     "reading": StateWords("work", "Being read", "The box is reading this study now.", True),
-    "draft": StateWords("draft", "Draft ready", ""),
+    "draft": StateWords("draft", "Draft ready", "Written by a machine. A clinician must check it against the image."),
     "refused": StateWords("refused", "Not read", "The images are safe, but the box does not read this study."),
     "failed": StateWords("stop", "Reading failed", "The images are safe, but the box could not read them."),
     "signed": StateWords("ready", "Signed", "A clinician has checked and signed this report."),

@@ -27,7 +27,7 @@ from edge.store import INCOMING, Store, database_key, open_store, quarantine_pat
 
 _STEP_S: Final = 0.2
 _SIGN_OF_LIFE_S: Final = 10.0
-_AFTER_REFUSAL_S: Final = 30.0  # how long a disk that refused an object counts as full
+_AFTER_REFUSAL_S: Final = 5.0  # how long a disk that refused an object counts as full
 _LOG = logging.getLogger("radbox.receive")
 
 

@@ -16,6 +16,7 @@ from edge.report.impression import impression
 from edge.report.schema import Box, Evidence, Report, RuleResult, Side, Statement, Technique, Zone
 
 PROBABILITY_TOLERANCE = 1e-3  # stored probabilities are rounded to 4 places
+BOX_TOLERANCE = 1e-5  # of the image: what arithmetic on fractions leaves behind
 MESSAGE_DETAILS = 6  # that a message spells out; `statements` of the result names them all
 
 
@@ -238,7 +239,8 @@ def _evidence_inside(draft: Report, graph: Graph, rule: Rule) -> Iterator[Breach
 
 
 def _inside(box: Box) -> bool:
-    return 0.0 <= box.x0 < box.x1 <= 1.0 and 0.0 <= box.y0 < box.y1 <= 1.0
+    low, high = -BOX_TOLERANCE, 1.0 + BOX_TOLERANCE
+    return low <= box.x0 < box.x1 <= high and low <= box.y0 < box.y1 <= high
 
 
 _SIDED: tuple[Side, ...] = ("left", "right", "bilateral")

@@ -89,6 +89,7 @@ class Node:
     urgency: Urgency
     implies: tuple[str, ...]
     excludes: tuple[Exclusion, ...]
+    overlaps: tuple[str, ...]
     codes: tuple[Code, ...]
 
 
@@ -119,6 +120,10 @@ class Graph:
         if node is None or node.kind not in STATABLE:
             raise ReportError(f"expected the code of a finding or device of the graph, got {code!r}")
         return node
+
+    def overlap(self, one: str, other: str) -> bool:
+        """Whether readers use the words of both findings for one shadow. Raises ReportError for an unknown code."""
+        return other in self.statable(one).overlaps or one in self.statable(other).overlaps
 
 
 def load_graph(path: Path | None = None) -> Graph:
@@ -167,7 +172,7 @@ def parse_graph(content: bytes) -> Graph:
 
 _NODE_KINDS = set(get_args(NodeKind))
 _PLACE_KEYS = {"section", "parent", "sides", "zones", "codes"}
-_STATED_KEYS = {"located_in", "modalities", "urgency", "implies", "excludes"}
+_STATED_KEYS = {"located_in", "modalities", "urgency", "implies", "excludes", "overlaps"}
 
 
 def _node(kind: NodeKind, code: str, value: Any, sections: tuple[str, ...], modalities: tuple[str, ...]) -> Node:
@@ -196,6 +201,7 @@ def _node(kind: NodeKind, code: str, value: Any, sections: tuple[str, ...], moda
         urgency=_choice(table.get("urgency", "routine"), get_args(Urgency), f"{where}.urgency"),
         implies=_words(table.get("implies", []), f"{where}.implies"),
         excludes=tuple(_exclusion(row, where) for row in _rows(table.get("excludes", []), f"{where}.excludes")),
+        overlaps=_words(table.get("overlaps", []), f"{where}.overlaps"),
         codes=tuple(_code(row, where) for row in _rows(table.get("codes", []), f"{where}.codes")),
     )
 
@@ -217,17 +223,19 @@ def _resolve(nodes: dict[str, Node]) -> None:
     for node in list(nodes.values()):
         places = (*node.located_in, *([node.parent] if node.parent else []))
         _named(nodes, places, ("organ", "region"), node)
-        _named(nodes, (*node.implies, *(e.finding for e in node.excludes)), STATABLE, node)
+        _named(nodes, (*node.implies, *node.overlaps, *(e.finding for e in node.excludes)), STATABLE, node)
         if not node.section and node.parent:
             nodes[node.code] = replace(node, section=nodes[node.parent].section)
         if node.kind in STATABLE and not (node.sides and node.zones and node.located_in):
             raise ReportError(f"expected {node.label} to have sides, zones and a place, got an empty list")
-    pairs = [frozenset((n.code, e.finding)) for n in nodes.values() for e in n.excludes]
+    _paired([frozenset((n.code, e.finding)) for n in nodes.values() for e in n.excludes], "exclusion")
+    _paired([frozenset((n.code, other)) for n in nodes.values() for other in n.overlaps], "overlap")
+
+
+def _paired(pairs: list[frozenset[str]], word: str) -> None:
     for pair in pairs:
         if len(pair) == 1 or pairs.count(pair) > 1:
-            raise ReportError(
-                f"expected each exclusion once and between two findings, got {' and '.join(sorted(pair))}"
-            )
+            raise ReportError(f"expected each {word} once and between two findings, got {' and '.join(sorted(pair))}")
 
 
 def _named(nodes: dict[str, Node], codes: tuple[str, ...], kinds: tuple[NodeKind, ...], node: Node) -> None:

@@ -145,24 +145,34 @@ def _organ(report: Report, graph: Graph, words: Words, section: str) -> Iterator
         if graph.statable(statement.finding).section == section:
             told = True
             yield _statement(report, graph, words, index)
-    disagreed, absent = _not_stated(report, graph, section)
+    disagreed, overlapping, absent = _not_stated(report, graph, section)
     for finding in disagreed:
         name = capitalise(words.name(graph.statable(finding)))
         yield Line(words.say("sentence.disagreement", finding=name), finding=finding)
-    if absent:
-        names = [words.name(graph.statable(finding)) for finding in absent]
-        yield Line(words.say("sentence.absent", findings=words.join(names, "sentence.list_or")))
-    if not (told or disagreed or absent):
+    for sentence, findings in (("overlapping", overlapping), ("absent", absent)):
+        names = [words.name(graph.statable(finding)) for finding in findings]
+        if names:
+            yield Line(words.say(f"sentence.{sentence}", findings=words.join(names, "sentence.list_or")))
+    if not (told or disagreed or overlapping or absent):
         yield Line(words.say("sentence.not_assessed"))
 
 
-def _not_stated(report: Report, graph: Graph, section: str) -> tuple[list[str], list[str]]:
-    """Of one organ section: findings the model disagrees on, and findings looked for and not seen; never both."""
+def _not_stated(report: Report, graph: Graph, section: str) -> tuple[list[str], list[str], list[str]]:
+    """Of one organ section, each in one list: findings the model disagrees on; findings that cannot be told apart from
+
+    a stated one ("consolidation, no pneumonia seen" would claim too much); findings looked for and not seen.
+    """
     stated = {statement.finding for statement in report.statements}
     disagreed = [finding for finding in report.disagreements if finding not in stated]
     unsaid = stated | set(disagreed) | set(report.not_validated)
     absent = [finding for finding in report.absent if finding not in unsaid]
-    return _of_section(disagreed, graph, section), _of_section(absent, graph, section)
+    overlapping = [finding for finding in absent if any(graph.overlap(finding, one) for one in stated)]
+    unseen = [finding for finding in absent if finding not in overlapping]
+    return (
+        _of_section(disagreed, graph, section),
+        _of_section(overlapping, graph, section),
+        _of_section(unseen, graph, section),
+    )
 
 
 def _of_section(findings: list[str], graph: Graph, section: str) -> list[str]:

@@ -14,6 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
@@ -24,7 +25,7 @@ from pydicom.uid import (
 
 from edge import durable
 from edge.errors import RadboxError
-from edge.simulate.phantom import Phantom, PhantomOptions
+from edge.simulate.phantom import Phantom, PhantomOptions, make_phantom
 
 Raw = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 IMPLEMENTATION_UID = generate_uid(entropy_srcs=["radbox", "simulate"])
@@ -36,7 +37,7 @@ def _code(value: str, meaning: str, scheme: str = "SCT") -> Dataset:
     return item
 
 
-def _identity(ds: Dataset, key: str, sop_class: str, transfer_syntax: str) -> None:
+def _identity(ds: Dataset, key: str, sop_class: UID, transfer_syntax: UID) -> None:
     """UIDs derived from `key`, and a fixed fictional date: the same input gives the same object."""
     ds.SOPClassUID = sop_class
     ds.SOPInstanceUID = generate_uid(entropy_srcs=["instance", key])
@@ -173,7 +174,8 @@ def picture_dataset(path: Path, *, patient_name: str = "PICTURE^UNNAMED", patien
     if frame is not None and not _turned(raw):
         _encapsulated(ds, content, frame)
         return ds
-    colour = cv2.IMREAD_COLOR if frame is not None else cv2.IMREAD_UNCHANGED
+    jpeg = content[:2] == b"\xff\xd8"
+    colour = cv2.IMREAD_ANYCOLOR if jpeg else cv2.IMREAD_UNCHANGED  # the former turns as EXIF says
     picture = cv2.imdecode(raw, colour) if len(raw) else None
     if picture is None or picture.dtype not in (np.uint8, np.uint16):
         raise RadboxError("expected a JPEG or PNG picture, got unreadable bytes", code="simulate.picture-unreadable")
@@ -182,7 +184,7 @@ def picture_dataset(path: Path, *, patient_name: str = "PICTURE^UNNAMED", patien
         _native_pixels(ds, np.asarray(picture), "MONOCHROME2", bits)
     else:
         _native_pixels(ds, np.ascontiguousarray(picture[..., 2::-1]), "RGB", bits)
-    if content[:2] == b"\xff\xd8":
+    if jpeg:
         ds.LossyImageCompression = "01"
     return ds
 
@@ -249,8 +251,6 @@ def _encapsulated(ds: Dataset, content: bytes, frame: tuple[int, int, str]) -> N
 
 def sample_dataset(options: PhantomOptions | None = None) -> Dataset:
     """The project's sample study: one PA chest phantom as DX."""
-    from edge.simulate.phantom import make_phantom
-
     return phantom_dataset(make_phantom(options))
 
 

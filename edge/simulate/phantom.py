@@ -208,7 +208,7 @@ def _textured(options: PhantomOptions, change: F32, growth: Growth | None) -> F3
     coarse = 40 if growth.lesion.kind == "fibrosis" else 14
     noise = fractal(change.shape, _stream(options.seed, "texture"), coarse=coarse, octaves=3)
     if growth.lesion.kind == "fibrosis":
-        noise = np.abs(noise) * -2 + 1.2  # ridges: a net of lines
+        noise = np.asarray(np.abs(noise) * -2 + 1.2, dtype=np.float32)  # ridges: a net of lines
     return np.asarray(change * np.clip(1 + growth.textured * noise, 0.1, 2.5), dtype=np.float32)
 
 
@@ -284,10 +284,8 @@ def _lung_markings(options: PhantomOptions, build: Build, beam: Beam, lungs: F32
     rng = _stream(options.seed, "vessels")
 
     def inside(x: F32, y: F32, z: F32) -> F32:
-        return np.minimum(
-            np.minimum(anatomy.pleural_cavity(build, x, y, z), 1 - np.abs(x) * 0.0),
-            (anatomy.diaphragm(build, x, y) - z) / np.float32(60.0),
-        )
+        above = (anatomy.diaphragm(build, x, y) - z) / np.float32(60.0)
+        return np.asarray(np.minimum(anatomy.pleural_cavity(build, x, y, z), above), dtype=np.float32)
 
     generations = 7 if options.detail == "full" else 6
     points, lengths, radii = vessels.pulmonary(build, inside, rng, generations)

@@ -61,14 +61,15 @@ def ribs(build: Build, beam: Beam, rng: np.random.Generator) -> F32:
         radius = float(np.interp(number, [1, 2, 6, 11], [6.2, 5.8, 6.6, 5.0])) * rng.uniform(0.95, 1.05)
         for side in (-1, 1):
             points, lengths = polyline(rib_axis(build, number, side, drop, end), step)
-            fade = np.clip((1 - np.linspace(0, 1, len(points))) / 0.10, 0, 1).astype(np.float32)
-            outer.append((points, lengths * fade, np.full(len(points), radius, dtype=np.float32)))
+            fade = np.clip((1 - np.linspace(0, 1, len(points))) / 0.10, 0, 1)
+            tapered = np.asarray(lengths * fade, dtype=np.float32)
+            outer.append((points, tapered, np.full(len(points), radius, dtype=np.float32)))
     points = np.concatenate([part[0] for part in outer])
     weights = np.concatenate([part[1] for part in outer])
     radii = np.concatenate([part[2] for part in outer])
     shell = sweep(beam, points, weights, radii, levels=5)
     core = sweep(beam, points, weights, radii - np.float32(1.05), levels=5)
-    # Ribs are flattened front to back, about 0.55 of their height.
+    # Ribs are flattened front to back; `density` varies with age.
     total += 0.78 * density * (CORTEX * (shell - core) + MARROW * core)
     return total
 
@@ -87,11 +88,10 @@ def clavicles(build: Build, beam: Beam, rng: np.random.Generator) -> F32:
         paths.append(polyline(np.stack([side * x, y, z], axis=1).astype(np.float32), max(0.4, beam.pixel_mm / 2)))
     points = np.concatenate([p for p, _ in paths])
     lengths = np.concatenate([w for _, w in paths])
-    ends = np.tile(np.abs(np.linspace(-1, 1, len(paths[0][0]))), 2)[: len(points)]
-    ends = np.resize(ends, len(points))
-    radii = (5.2 + 2.8 * ends**4).astype(np.float32)
+    ends = np.concatenate([np.linspace(-1, 1, len(p)) for p, _ in paths])
+    radii = np.asarray(5.2 + 2.8 * ends**4, dtype=np.float32)
     shell = sweep(beam, points, lengths, radii, levels=5)
-    core = sweep(beam, points, lengths, radii - 1.2, levels=5)
+    core = sweep(beam, points, lengths, radii - np.float32(1.2), levels=5)
     return np.asarray(0.85 * (CORTEX * (shell - core) + MARROW * core), dtype=np.float32)
 
 

@@ -18,8 +18,9 @@ def grow(
 ) -> tuple[F32, F32, F32]:
     """Grow trees from `root`: points (N, 3), axis length per point (N,), radii (N,), all float32 mm.
 
-    headings: (K, 3) first directions. Each branch of radius r divides in two of r * 2^(-1/3) (Murray's law, Proc Natl
-    Acad Sci 1926), lengths fall in step; points where `inside(x, y, z)` is <= 0 are dropped.
+    headings: (K, 3) first directions. Each branch divides in two of about 0.79 of its radius (Murray's law, Proc
+    Natl Acad Sci 12, 1926: the sum of the cubes is kept), lengths fall in step;
+    points where `inside(x, y, z)` is <= 0 are dropped.
     """
     starts = np.repeat(root[None, :], len(headings), axis=0).astype(np.float32)
     directions = headings / np.linalg.norm(headings, axis=1, keepdims=True)
@@ -72,7 +73,7 @@ def pulmonary(build: Build, inside: Inside, rng: np.random.Generator, generation
                 axis=1,
             )
             start = root + np.array([side * rng.uniform(-4, 3), 0.0, height], dtype=np.float32)
-            parts.append(grow(start, headings, radius, inside, rng, generations))
+            parts.append(grow(start, headings.astype(np.float32), radius, inside, rng, generations))
         # Central arteries: the comma of the hilum itself.
         t = np.linspace(0, 1, 40, dtype=np.float32)
         comma = root + np.stack([side * (9 * np.sin(np.pi * t) - 2), -6 * t, -14 + 52 * t], axis=1).astype(np.float32)

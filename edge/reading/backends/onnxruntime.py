@@ -25,7 +25,7 @@ class OnnxEncoder:
         """See `edge.reading.backends.Encoder.run`."""
         try:
             values = self._session.run(None, {self._input: x})
-        except RuntimeError as error:
+        except _onnx_errors() as error:
             raise BackendError("ONNX Runtime failed while running the model.", code="backend.run") from error
         return {name: np.asarray(value, np.float32) for name, value in zip(self._names, values, strict=True)}
 
@@ -43,6 +43,14 @@ def load(bundle: Bundle, threads: int) -> OnnxEncoder:
     try:
         path = str(bundle.file("encoder.onnx"))
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except (RuntimeError, ValueError) as error:
+    except _onnx_errors() as error:
         raise BackendError("ONNX Runtime refused the model file.", code="backend.load") from error
     return OnnxEncoder(session)
+
+
+def _onnx_errors() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's own exceptions derive from Exception alone."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (RuntimeError, ValueError, state.Fail, state.InvalidGraph, state.InvalidArgument, state.InvalidProtobuf,
+            state.NoSuchFile, state.NotImplemented, state.RuntimeException)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,10 @@ class TfliteEncoder:
     def __init__(self, interpreter: Any) -> None:
         self._interpreter = interpreter
         self._input = interpreter.get_input_details()[0]
-        details = {d["name"]: d for d in interpreter.get_output_details()}
-        signature = interpreter.get_signature_list()
-        if len(details) != len(OUTPUTS) or not signature:
+        numbered = {_number(d["name"]): d for d in interpreter.get_output_details()}
+        if sorted(numbered) != list(range(len(OUTPUTS))):
             raise BackendError("The TFLite file does not have the reader's outputs.", code="backend.model")
-        by_index = {d["index"]: d for d in details.values()}
-        self._outputs = dict(zip(OUTPUTS, _in_signature_order(interpreter, by_index), strict=True))
+        self._outputs = {name: numbered[i] for i, name in enumerate(OUTPUTS)}
 
     def run(self, x: F32) -> dict[str, F32]:
         """See `edge.reading.backends.Encoder.run`."""
@@ -63,11 +62,10 @@ def _runtime() -> Any:
     raise BackendError("Neither LiteRT nor tflite-runtime is installed.", code="backend.absent")
 
 
-def _in_signature_order(interpreter: Any, by_index: dict[int, Any]) -> list[Any]:
-    """Outputs sorted by the signature's names output_0 ... output_5."""
-    runner = interpreter.get_signature_runner()
-    names = sorted(runner.get_output_details(), key=lambda n: int(n.rsplit("_", 1)[1]))
-    return [by_index[runner.get_output_details()[n]["index"]] for n in names]
+def _number(tensor_name: str) -> int:
+    """Which output of the traced function a tensor is: its name holds `output_<n>`."""
+    found = re.search(r"output_(\d+)", tensor_name)
+    return int(found.group(1)) if found else -1
 
 
 def _quantise(x: F32, details: Any) -> Any:

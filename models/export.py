@@ -1,0 +1,221 @@
+"""Write the bundle: one calibration of ranges, two emissions (TFLite int8; QDQ symmetric int8 ONNX), one golden case.
+
+    python -m models.export CACHE_DIR RUN_DIR BUNDLE_DIR
+
+Calibration of probabilities and every threshold come from the validation part, read by the exported int8 encoder.
+`offered` and the measured accuracy are written afterwards by `models.evaluate --write`, from the test part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from edge.bundle import MANIFEST_SCHEMA, DecoderSpec, FindingSpec, GateSpec, Golden, Manifest
+from edge.report.graph import load_graph
+from models.calibrate import choose_thresholds, platt
+from models.data import load
+from models.findings import FINDINGS, POPULATIONS, VOCABULARY
+from models.model import CHANNELS, GRID, Decoder, Encoder
+from models.sign import sign_bundle
+from models.train import predict
+
+BUNDLE_ID, VERSION = "chest-xray-pyramid", "0.1.0"
+FLOOR = 0.65
+OUTPUTS = ("tokens", "findings", "population", "chest", "masks", "embedding")
+CALIBRATION_IMAGES = {"nih": 96, "kermany": 64, "masks": 24, "phantom": 48, "ultrasound": 24, "other": 24}
+CHEST_ACCEPTED = 0.995  # share of real validation chest images whose chest logit must lie above the threshold
+GOLDEN_TOLERANCE = {"tokens": 0.25, "findings": 0.25, "population": 0.3, "chest": 0.3, "masks": 0.15, "embedding": 0.25}
+LICENCES = (
+    "Weights: Apache-2.0, trained by this project",
+    "NIH ChestX-ray14 (Wang et al., CVPR 2017): no restriction on use, citation asked",
+    "Kermany et al., Cell 2018: CC BY 4.0",
+    "Lung masks: CC BY 4.0; their images under permissive licences, per row",
+    "Lung ultrasound (as non-chest images): CC BY 2.0/4.0, per row",
+    "BUSI breast ultrasound (as non-chest images), Al-Dhabyani et al. 2020: CC BY by the paper, not stated in the copy",
+    "ImageNet MobileNetV2 start: Apache-2.0",
+)
+
+
+class Flat(torch.nn.Module):
+    """The encoder with its outputs as a plain tuple, for the converters."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.encoder(x))
+
+
+def calibration_images(cache: Path) -> np.ndarray:
+    """(M, 256, 256) uint8 training images of every source."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for name, count in CALIBRATION_IMAGES.items():
+        images = load(cache, name).part("train").images
+        parts.append(images[rng.choice(len(images), min(count, len(images)), replace=False)])
+    return np.concatenate(parts)
+
+
+def signed(image: np.ndarray) -> np.ndarray:
+    """(256, 256) uint8 -> (1, 1, 256, 256) float32 in [-1, 1]."""
+    return (image.astype(np.float32) / 127.5 - 1.0)[None, None]
+
+
+def export_tflite(encoder: Encoder, images: np.ndarray, path: Path) -> None:
+    """Full int8; the three tiny linear heads stay float, so that logits are not rounded to 1/256 of their range."""
+    import litert_torch
+    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.recipe_manager import AlgorithmName
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "float.tflite"
+        litert_torch.convert(Flat(encoder).eval(), (torch.zeros(1, 1, 256, 256),)).export(str(plain))
+        q = quantizer.Quantizer(str(plain))
+        q.load_quantization_recipe(recipe.static_wi8_ai8())
+        for operation in (TFLOperationName.FULLY_CONNECTED, TFLOperationName.OUTPUT):
+            q.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        data = {"serving_default": [{"args_0": signed(i)} for i in images]}
+        q.quantize(q.calibrate(data)).export_model(str(path), overwrite=True)
+
+
+def export_onnx(encoder: Encoder, images: np.ndarray, path: Path) -> None:
+    """QDQ int8 as TensorRT wants it: symmetric, per channel, zero points 0, bias left float, opset 19."""
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Images(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rows = iter(images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self.rows, None)
+            return None if image is None else {"image": signed(image)}
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, prepared = Path(folder) / "float.onnx", Path(folder) / "prepared.onnx"
+        torch.onnx.export(
+            Flat(encoder).eval(), (torch.zeros(1, 1, 256, 256),), str(plain), input_names=["image"],
+            output_names=list(OUTPUTS), opset_version=19, dynamo=False,
+        )  # fmt: skip
+        quant_pre_process(str(plain), str(prepared))
+        quantize_static(
+            str(prepared), str(path), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=["Conv", "Add", "AveragePool"],
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+        )  # fmt: skip
+
+
+def run_tflite(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Every output of the exported file, through the device's own backend code."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    from edge.reading.backends.tflite import TfliteEncoder
+
+    interpreter = Interpreter(model_path=str(path), num_threads=2)
+    interpreter.allocate_tensors()
+    encoder = TfliteEncoder(interpreter)
+    rows = [encoder.run(signed(i)) for i in images]
+    return {k: np.concatenate([r[k] for r in rows]) for k in OUTPUTS}
+
+
+def finding_specs(cache: Path, tflite: Path) -> dict[str, dict[str, FindingSpec]]:
+    """Platt scaling and thresholds from the validation part, per finding and population."""
+    nih, kermany = (load(cache, n).part("val") for n in ("nih", "kermany"))
+    adults = nih.child == 0
+    adult_logits = run_tflite(tflite, nih.images[adults])["findings"]
+    child_logits = run_tflite(tflite, kermany.images)["findings"]
+    specs = {}
+    for i, code in enumerate(FINDINGS):
+        labels = nih.labels[adults, i]
+        adult = _spec(adult_logits[:, i], labels)
+        child = _spec(child_logits[:, i], kermany.labels[:, i]) if code == "pneumonia" else adult
+        specs[code] = {"adult": adult, "child": child}
+    return specs
+
+
+def _spec(logits: np.ndarray, labels: np.ndarray) -> FindingSpec:
+    slope, intercept = platt(logits, labels)
+    possible, present = choose_thresholds(1 / (1 + np.exp(-(slope * logits + intercept))), labels)
+    return FindingSpec(slope, intercept, possible, present, False, ())
+
+
+def gate_spec(cache: Path, tflite: Path) -> GateSpec:
+    """The chest threshold keeps CHEST_ACCEPTED of the real validation chest images; prints what it lets through."""
+    chest = np.concatenate(
+        [run_tflite(tflite, load(cache, n).part("val").images)["chest"][:, 0] for n in ("nih", "kermany", "masks")]
+    )
+    threshold = float(np.quantile(chest, 1 - CHEST_ACCEPTED))
+    for name in ("ultrasound", "other", "phantom"):
+        logits = run_tflite(tflite, load(cache, name).part("val").images)["chest"][:, 0]
+        print(f"gate: {name} accepted {int((logits >= threshold).sum())} of {len(logits)}, threshold {threshold:.2f}")
+    return GateSpec(chest=min(threshold, 0.0), child=0.0)
+
+
+def golden_case(cache: Path, encoder: Encoder, path: Path) -> None:
+    """Three phantoms (no patient): uint8 inputs and what the float network says of them."""
+    images = load(cache, "phantom").part("val").images[:3]
+    outputs = predict(encoder, images)
+    tensors = {f"expected.{k}": outputs[k].astype(np.float32) for k in OUTPUTS}
+    save_file({"input": images[:, None], **tensors}, path)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("cache", "run", "bundle"):
+        parser.add_argument(name, type=Path)
+    options = parser.parse_args()
+    export(options.cache, options.run, options.bundle)
+
+
+def export(cache: Path, run: Path, bundle: Path) -> None:
+    """See the module docstring."""
+    bundle.mkdir(parents=True, exist_ok=True)
+    encoder, decoder = Encoder(), Decoder()
+    encoder.load_state_dict(torch.load(run / "encoder.pt", weights_only=True))
+    decoder.load_state_dict(torch.load(run / "decoder.pt", weights_only=True))
+    encoder.eval()
+    images = calibration_images(cache)
+    export_tflite(encoder, images, bundle / "encoder.tflite")
+    export_onnx(encoder, images, bundle / "encoder.onnx")
+    save_file({k: v.numpy().copy() for k, v in decoder.state_dict().items()}, bundle / "decoder.safetensors")
+    save_file({"findings.weight": encoder.findings.weight.detach().numpy().copy()}, bundle / "heads.safetensors")
+    golden_case(cache, encoder, bundle / "golden.safetensors")
+    manifest = Manifest(
+        schema=MANIFEST_SCHEMA, id=BUNDLE_ID, version=VERSION, files={}, graph_sha256=load_graph().sha256,
+        input_size=256, grid=GRID, channels=CHANNELS, findings=finding_specs(cache, bundle / "encoder.tflite"),
+        decoder=DecoderSpec(
+            VOCABULARY, Decoder.WIDTH, Decoder.LAYERS, Decoder.HEADS, Decoder.FFN, Decoder.POSITIONS,
+            Decoder.BIAS_SIGMA, Decoder.BIAS_STRENGTH,
+        ),
+        gate=gate_spec(cache, bundle / "encoder.tflite"), floor=FLOOR,
+        golden=Golden(3, GOLDEN_TOLERANCE, ()), licences=LICENCES,
+    )  # fmt: skip
+    assert set(POPULATIONS) == {"adult", "child"}
+    write_manifest(manifest, bundle)
+
+
+def write_manifest(manifest: Manifest, bundle: Path) -> None:
+    """Hash every file beside it, write manifest.json and sign it."""
+    import hashlib
+
+    names = sorted(p.name for p in bundle.iterdir() if p.name not in ("manifest.json", "manifest.sig"))
+    document = asdict(manifest)
+    document["files"] = {n: hashlib.sha256((bundle / n).read_bytes()).hexdigest() for n in names}
+    (bundle / "manifest.json").write_text(json.dumps(document, indent=1) + "\n")
+    sign_bundle(bundle)
+
+
+if __name__ == "__main__":
+    main()

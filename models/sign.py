@@ -1,0 +1,39 @@
+"""Sign a bundle's manifest with an Ed25519 key that is kept outside the checkout.
+
+The key file is named by RADBOX_SIGNING_KEY (default ~/.radbox/signing.key) and made on first use; its public half
+must be a line of `edge/trusted_keys.txt`. Organisation-grade keys and rotation belong to the update tool.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edge.bundle import TRUSTED_KEYS
+
+
+def sign_bundle(bundle: Path) -> None:
+    """Write manifest.sig; adds the public key to the trusted keys if it is not there."""
+    key = _key(Path(os.environ.get("RADBOX_SIGNING_KEY", Path.home() / ".radbox" / "signing.key")))
+    (bundle / "manifest.sig").write_bytes(key.sign((bundle / "manifest.json").read_bytes()))
+    public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    line = base64.b64encode(public).decode()
+    trusted = TRUSTED_KEYS.read_text() if TRUSTED_KEYS.exists() else "# Ed25519 public keys that may sign a bundle\n"
+    if line not in trusted:
+        TRUSTED_KEYS.write_text(f"{trusted}{line}  # factory\n")
+        print("added to edge/trusted_keys.txt:", line)
+
+
+def _key(path: Path) -> Ed25519PrivateKey:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        raw = Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
+        )
+        path.touch(mode=0o600)
+        path.write_bytes(raw)
+    return Ed25519PrivateKey.from_private_bytes(path.read_bytes())

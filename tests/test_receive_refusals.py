@@ -1,0 +1,336 @@
+"""What the receiver does not take, and how it says so: rules, full disks, broken objects, hostile bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom.sop_class import Verification
+
+from tests.receiver_process import ReceiverProcess, encoded, radiograph, send_bytes, wait_for
+
+CR = "1.2.840.10008.5.1.4.1.1.1"
+DX = "1.2.840.10008.5.1.4.1.1.1.1"
+PLAIN = [(CR, ExplicitVRLittleEndian)]
+ECHO = [(Verification, ExplicitVRLittleEndian)]
+
+
+@pytest.fixture(scope="module")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
+    with ReceiverProcess(tmp_path_factory.mktemp("refusals"), max_object_bytes=2**20) as process:
+        yield process
+        assert process.stop() == 0
+        assert "Traceback" not in process.log.read_text()
+
+
+def rejection(receiver: ReceiverProcess, **titles: str) -> tuple[int, int, int] | None:
+    """Result, source, reason of the rejection, None if accepted."""
+    association = receiver.associate(ECHO, **titles)
+    if association.is_established:
+        association.release()
+        return None
+    assert association.is_rejected
+    answer = association.acceptor.primitive
+    return answer.result, answer.result_source, answer.diagnostic
+
+
+def test_ae_title_rules(tmp_path: Path) -> None:
+    with ReceiverProcess(tmp_path, called_ae_check=True, calling_ae=["CR1", "US1"]) as receiver:
+        assert rejection(receiver, calling_ae="CR1") is None
+        assert rejection(receiver, calling_ae="CR2") == (1, 1, 3)
+        assert rejection(receiver, calling_ae="CR1", called_ae="OTHER") == (1, 1, 7)
+        done = receiver.dcmtk("echoscu", "-aet", "CR2", check=False)
+        assert done.returncode != 0
+        assert "Calling AE Title Not Recognized" in done.stderr
+        receiver.dcmtk("echoscu", "-aet", "US1")
+
+
+def test_address_rule_and_limit_of_associations(tmp_path: Path) -> None:
+    with ReceiverProcess(tmp_path, addresses=["10.0.0.0/8"]) as receiver:
+        assert rejection(receiver) == (1, 1, 1)
+    with ReceiverProcess(tmp_path, addresses=["10.0.0.0/8", "127.0.0.0/8"], max_associations=2) as receiver:
+        wait_for(lambda: rejection(receiver) is None)  # the start's probe may still count
+        open_ones = [receiver.associate(ECHO) for _ in range(2)]
+        assert all(one.is_established for one in open_ones)
+        assert rejection(receiver) == (2, 3, 2)
+        open_ones[0].release()
+        wait_for(lambda: rejection(receiver) is None)
+        open_ones[1].release()
+
+
+def test_idle_associations_are_closed(tmp_path: Path) -> None:
+    with ReceiverProcess(tmp_path, network_timeout_s=1) as receiver:
+        association = receiver.associate(ECHO)
+        assert association.is_established
+        wait_for(lambda: association.is_aborted, timeout_s=5)
+
+
+def test_over_the_size_limit_nothing_stays(receiver: ReceiverProcess) -> None:
+    large, small = radiograph(20, rows=800), radiograph(21)
+    association = receiver.associate(PLAIN)
+    answer = association.send_c_store(large)
+    assert (answer.Status, answer.ErrorComment) == (0xA700, "object is larger than this box takes")
+    assert receiver.files("spool/incoming") == []
+    before = receiver.files("spool")
+    assert association.send_c_store(small).Status == 0x0000
+    association.release()
+    assert len(receiver.files("spool")) == len(before) + 1
+    assert "intake.too-large" in [event.code for event in receiver.store().events()]
+
+
+def test_below_the_free_space_limit(tmp_path: Path) -> None:
+    with ReceiverProcess(tmp_path, min_free_bytes=2**50) as receiver:
+        association = receiver.associate(PLAIN)
+        assert association.send_c_store(radiograph(22)).Status == 0xA700
+        association.release()
+        assert receiver.files("spool") == []
+        (service,) = receiver.store().services()
+        assert (service.state, service.code) == ("degraded", "storage.full")
+        assert "images already here are safe" in service.message
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(mount)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs root to mount a tmpfs")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_a_disk_that_really_fills_up(small_disk: Path) -> None:
+    with ReceiverProcess(small_disk) as receiver:
+        store = receiver.store()
+        association = receiver.associate(PLAIN)
+        in_the_middle = association.send_c_store(radiograph(23, rows=2500))
+        assert in_the_middle.Status == 0xA700, "12 MB do not fit into 8"
+        assert receiver.files("spool") == []
+        acknowledged, status = 0, 0
+        while status == 0:
+            status = association.send_c_store(radiograph(100 + acknowledged, rows=700)).Status
+            acknowledged += status == 0
+        assert (status, acknowledged > 2) == (0xA700, True)
+        assert receiver.files("spool/incoming") == []
+        assert len(receiver.files("spool/objects")) == acknowledged
+        assert sum(row.instance_count for row in store.studies()) == acknowledged
+        wait_for(lambda: store.services()[0].state == "degraded")
+        association.release()
+        wait_for(lambda: store.receiving_studies() == [])
+        receiver.files("spool/objects")[0].unlink()  # a person makes room
+        receiver.files("spool/objects")[0].unlink()
+        wait_for(lambda: store.services()[0].state == "ok")
+        association = receiver.associate(PLAIN)
+        assert association.send_c_store(radiograph(24)).Status == 0x0000
+        association.release()
+
+
+def damaged(change: Callable[[Dataset], object], cut: int = 0) -> bytes:
+    ds = radiograph(30)
+    change(ds)
+    content = encoded(ds)
+    return content[: len(content) - cut]
+
+
+def unchanged(_: Dataset) -> None:
+    """Nothing."""
+
+
+def drop(keyword: str) -> Callable[[Dataset], object]:
+    return lambda ds: delattr(ds, keyword)
+
+
+def put(keyword: str, value: object) -> Callable[[Dataset], object]:
+    return lambda ds: setattr(ds, keyword, value)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        pytest.param(damaged(unchanged, cut=1), 0xC001, "dicom.cut", id="last byte missing"),
+        pytest.param(damaged(unchanged, cut=8180), 0xC001, "dicom.cut", id="pixels missing"),
+        pytest.param(damaged(unchanged, cut=8220), 0xC001, "dicom.cut", id="cut inside the header"),
+        pytest.param(damaged(put("PixelData", bytes(100))), 0xC002, "dicom.pixels-cut", id="too few pixels"),
+        pytest.param(damaged(put("NumberOfFrames", 2)), 0xC002, "dicom.pixels-cut", id="a frame missing"),
+        pytest.param(damaged(drop("StudyInstanceUID")), 0xC004, "dicom.no-study-uid", id="no study"),
+        pytest.param(damaged(drop("SOPInstanceUID")), 0xA900, "dicom.no-sop-uid", id="no SOP instance"),
+        pytest.param(damaged(put("SOPClassUID", DX)), 0xA900, "dicom.sop-class-mismatch", id="other class"),
+        pytest.param(damaged(put("SOPInstanceUID", "1.2.9")), 0xA900, "dicom.sop-instance-mismatch", id="other UID"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", 0xC001, "dicom.cut", id="not DICOM"),
+        pytest.param(bytes(128) + b"DICM" + encoded(radiograph(30)), 0xC000, "dicom.malformed", id="a file's preamble"),
+        pytest.param(b"\x08\x00\x16\x00", 0xC001, "dicom.cut", id="half an element header"),
+        pytest.param(b"\x00" * 1000, 0xA900, "dicom.no-sop-uid", id="zeros"),
+    ],
+)
+def test_broken_objects_are_quarantined_with_the_reason(
+    receiver: ReceiverProcess, content: bytes, status: int, code: str
+) -> None:
+    association = receiver.associate(PLAIN, calling_ae="CR_BROKEN")
+    assert send_bytes(association, content, CR, radiograph(30).SOPInstanceUID) == status
+    assert association.is_established, "one broken object does not end the association"
+    association.release()
+    row = receiver.store().quarantine(1)[0]
+    assert (row.code, row.calling_ae) == (code, "CR_BROKEN")
+    kept = (receiver.data_dir / row.path).read_bytes()
+    assert len(kept) == row.size_bytes
+    assert kept.endswith(content)
+    assert "expected" in row.message
+    assert receiver.files("spool/incoming") == []
+
+
+def test_the_truncated_file_of_the_reference_data(receiver: ReceiverProcess, shared_data: Path) -> None:
+    content = (shared_data / "dicom" / "MR_truncated.dcm").read_bytes()
+    (group_bytes,) = struct.unpack_from("<L", content, 140)
+    mr, uid = "1.2.840.10008.5.1.4.1.1.4", "1.3.6.1.4.1.5962.1.1.4.1.1.20040826185059.5457"
+    association = receiver.associate([(mr, ExplicitVRLittleEndian)])
+    for _ in range(2):
+        assert send_bytes(association, content[144 + group_bytes :], mr, uid) == 0xC001
+    association.release()
+    row = receiver.store().quarantine(1)[0]
+    assert (row.code, row.times) == ("dicom.cut", 2)
+
+
+def associate_request(transfer_syntax: bytes) -> bytes:
+    """An A-ASSOCIATE-RQ (PS3.8 9.3.2) for CR; its one context proposes the given sub-items."""
+
+    def item(kind: int, value: bytes) -> bytes:
+        return struct.pack(">BBH", kind, 0, len(value)) + value
+
+    context = item(0x20, b"\x01\0\0\0" + item(0x30, CR.encode()) + transfer_syntax)
+    user = item(0x50, item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3"))
+    body = struct.pack(">HH16s16s32x", 1, 0, b"RADBOX".ljust(16), b"RAW".ljust(16))
+    body += item(0x10, b"1.2.840.10008.3.1.1.1") + context + user
+    return struct.pack(">BBL", 1, 0, len(body)) + body
+
+
+def talk(receiver: ReceiverProcess, content: bytes) -> bytes:
+    """Send bytes, return the first bytes that come back until the peer closes or answers."""
+    with socket.create_connection(("127.0.0.1", receiver.port), timeout=8) as link:
+        link.sendall(content)
+        try:
+            return link.recv(10)
+        except ConnectionResetError:
+            return b""
+
+
+def test_a_context_without_transfer_syntax_is_rejected(receiver: ReceiverProcess) -> None:
+    proper = struct.pack(">BBH", 0x40, 0, 17) + b"1.2.840.10008.1.2"
+    assert talk(receiver, associate_request(proper))[:1] == b"\x02", "accepted"
+    answer = talk(receiver, associate_request(b""))
+    assert answer[:1] in (b"\x03", b"\x07"), "rejected or aborted, not silent"
+    receiver.dcmtk("echoscu")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"GET / HTTP/1.1\r\nHost: box\r\n\r\n",
+        b"\x01\x00\xff\xff\xff\xff",
+        b"\x04\x00\x7f\xff\xff\xff" + bytes(100),
+        b"\x07\x00\x00\x00\x00\x04\x00\x00\x00\x00",
+        associate_request(b"\x40\x00\xff\xff1.2"),
+        random.Random(1).randbytes(5000),
+    ],
+)
+def test_hostile_bytes(receiver: ReceiverProcess, content: bytes) -> None:
+    assert talk(receiver, content)[:1] in (b"", b"\x03", b"\x07")
+    receiver.dcmtk("echoscu")
+    assert receiver.process is not None
+    assert psutil.Process(receiver.process.pid).memory_info().rss < 400 * 2**20
+
+
+def test_hostile_data_pdus_end_only_their_association(receiver: ReceiverProcess) -> None:
+    request = associate_request(struct.pack(">BBH", 0x40, 0, 17) + b"1.2.840.10008.1.2")
+    for seed, context in enumerate((1, 3, 255)):
+        value = bytes([context, 3]) + random.Random(seed).randbytes(200)
+        data = struct.pack(">L", len(value)) + value
+        with socket.create_connection(("127.0.0.1", receiver.port), timeout=8) as link:
+            link.sendall(request)
+            assert link.recv(1) == b"\x02"
+            link.sendall(struct.pack(">BBL", 4, 0, len(data)) + data)
+            while link.recv(4096):
+                pass
+    receiver.dcmtk("echoscu")
+    assert receiver.files("spool/incoming") == []
+
+
+def start_half_an_object(receiver: ReceiverProcess) -> socket.socket:
+    """A connection on which half an object was sent and nothing more comes."""
+    link = socket.create_connection(("127.0.0.1", receiver.port), timeout=8)
+    link.sendall(associate_request(struct.pack(">BBH", 0x40, 0, 19) + b"1.2.840.10008.1.2.1"))
+    assert link.recv(4096)[:1] == b"\x02"
+    command = b"".join(
+        struct.pack("<HHL", 0, element, len(value)) + value
+        for element, value in (
+            (0x0002, CR.encode() + b"\0"),
+            (0x0100, b"\x01\x00"),
+            (0x0110, b"\x01\x00"),
+            (0x0700, b"\x02\x00"),
+            (0x0800, b"\x00\x00"),
+            (0x1000, b"1.2.3.4.5.6 "),
+        )
+    )
+    for header, value in ((3, command), (0, encoded(radiograph(40))[:4000])):
+        data = struct.pack(">LBB", len(value) + 2, 1, header) + value
+        link.sendall(struct.pack(">BBL", 4, 0, len(data)) + data)
+    wait_for(lambda: [path for path in receiver.files("spool/incoming") if path.stat().st_size > 4000] != [])
+    return link
+
+
+@pytest.mark.parametrize("ending", ["abort", "close", "reset"])
+def test_a_transfer_that_ends_in_the_middle_leaves_nothing(receiver: ReceiverProcess, ending: str) -> None:
+    objects = receiver.files("spool/objects")
+    link = start_half_an_object(receiver)
+    if ending == "abort":
+        link.sendall(b"\x07\x00\x00\x00\x00\x04\x00\x00\x00\x00")
+    elif ending == "reset":
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    link.close()
+    wait_for(lambda: receiver.files("spool/incoming") == [])
+    assert receiver.files("spool/objects") == objects
+
+
+def test_a_restart_sweeps_what_a_kill_left(tmp_path: Path) -> None:
+    with ReceiverProcess(tmp_path) as receiver:
+        kept = radiograph(41)
+        association = receiver.associate(PLAIN)
+        assert association.send_c_store(kept).Status == 0x0000
+        link = start_half_an_object(receiver)
+        receiver.kill()
+        link.close()
+        association.abort()
+        assert len(receiver.files("spool/incoming")) == 1
+        receiver.start()
+        assert receiver.files("spool/incoming") == []
+        assert len(receiver.files("spool/objects")) == 1
+
+
+def test_a_stalled_transfer_is_closed(tmp_path: Path) -> None:
+    with ReceiverProcess(tmp_path, network_timeout_s=1) as receiver:
+        link = start_half_an_object(receiver)
+        link.sendall(b"\x04\x00\x00\x00\x10\x00")  # the head of a PDU, and then silence
+        started_s = time.monotonic()
+        wait_for(lambda: receiver.files("spool/incoming") == [], timeout_s=8)
+        assert time.monotonic() - started_s > 0.5
+        link.close()
+
+
+def test_a_taken_port_stops_the_start_with_a_sentence(receiver: ReceiverProcess, tmp_path: Path) -> None:
+    second = ReceiverProcess(tmp_path, port=receiver.port)
+    with pytest.raises(AssertionError, match=r"config\.port"):
+        second.start()
+        os.kill(second.process.pid, 0) if second.process else None
+        wait_for(second.alive, timeout_s=0)
+        second.start()
