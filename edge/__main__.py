@@ -191,8 +191,9 @@ def _service(parsed: Parsed) -> int:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parsed.parent:
             return FAILED
+    board = _load_board(parsed)
     setup_logging(parsed.command)
-    importlib.import_module(SERVICES[parsed.command][0]).run(_load_board(parsed), Stop())
+    importlib.import_module(SERVICES[parsed.command][0]).run(board, Stop())
     return 0
 
 

@@ -123,7 +123,7 @@ def _free_port(what: str, host: str, port: int, option: str) -> int:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             return int(probe.getsockname()[1])
     except OSError as error:
-        message = f"expected the {what} {port} to be free, got: {error.strerror}; stop what uses it (another radbox?)"
+        message = f"expected the {what} {port} to be free, got: {os.strerror(error.errno or 0)}; stop what uses it (another radbox?)"
         raise ConfigError(f"{message} or choose another with {option}", code="config.port") from None
 
 

@@ -49,3 +49,14 @@ def ece(labels: Array, probabilities: Array, bins: int = 10) -> float:
 def brier(labels: Array, probabilities: Array) -> float:
     """Mean squared difference between probability and outcome (Brier 1950)."""
     return float(np.mean((probabilities - labels) ** 2))
+
+
+def wilson(successes: npt.NDArray[np.bool_]) -> tuple[float, float, float] | None:
+    """share, low, high of a proportion with the 95 % Wilson score interval (Wilson 1927); None for no trials."""
+    n = len(successes)
+    if not n:
+        return None
+    p, z = float(np.mean(successes)), 1.959964
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
+    return p, max(0.0, centre - half), min(1.0, centre + half)

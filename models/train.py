@@ -176,7 +176,7 @@ def train(cache: Path, weights: Path, out: Path, epochs: int, seed: int) -> None
     model = Encoder()
     load_imagenet(model.backbone, weights)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mixer = Mixer(cache, seed)
+    mixer = Mixer(cache, seed + 1000 * _epochs_done(out / "last.pt"))  # a second start draws other batches
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE))
     backbone = list(model.backbone.parameters())
     heads = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
@@ -209,6 +209,10 @@ def train(cache: Path, weights: Path, out: Path, epochs: int, seed: int) -> None
             {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
              "schedule": schedule.state_dict(), "epoch": epoch + 1, "best": best}, out / "last.pt",
         )  # fmt: skip
+
+
+def _epochs_done(path: Path) -> int:
+    return int(torch.load(path, weights_only=True)["epoch"]) if path.exists() else 0
 
 
 def _resume(path: Path, model, average, optimizer, schedule) -> tuple[int, float]:  # type: ignore[no-untyped-def]

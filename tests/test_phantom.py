@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -10,17 +11,9 @@ from edge.simulate.lesions import ALLOWED, Lesion, random_lesion
 from edge.simulate.phantom import OTHER_KINDS, Phantom, PhantomOptions, make_other, make_phantom
 from edge.simulate.projection import Beam, coverage, polyline, sweep
 
-SIZE = 192
-LOCAL = (
-    "consolidation",
-    "pneumonia",
-    "infiltration",
-    "nodule",
-    "mass",
-    "pleural_thickening",
-    "atelectasis",
-    "effusion",
-)
+SIZE = 160
+OPACITIES = ("consolidation", "pneumonia", "infiltration", "nodule", "mass")
+LOCAL = (*OPACITIES, "pleural_thickening", "atelectasis", "effusion")
 
 
 def _fast(**options) -> Phantom:
@@ -47,13 +40,13 @@ def test_a_lesion_lies_where_the_truth_says(lesion: Lesion, seed: int):
     assert (truth.finding, truth.side, truth.zone) == (lesion.kind, lesion.side, lesion.zone)
     assert truth.box is not None
     assert truth.lesion.sum() >= 12
-    middle = np.flatnonzero(truth.mediastinum.any(axis=0)).mean()
+    middle = (np.nonzero(truth.right_lung)[1].max() + np.nonzero(truth.left_lung)[1].min()) / 2
     sides = {"left": [truth.left_lung], "right": [truth.right_lung]}.get(
         lesion.side, [truth.left_lung, truth.right_lung]
     )
     for lung in sides:
         half = np.arange(SIZE) > middle if lung is truth.left_lung else np.arange(SIZE) <= middle
-        rows, columns = np.nonzero(truth.lesion & half[None, :])
+        rows = np.nonzero(truth.lesion & half[None, :])[0]
         assert len(rows) > 0.3 * truth.lesion.sum()
         if lesion.side != "bilateral":
             # The patient's left is the image's right, and nothing spills over.
@@ -67,15 +60,13 @@ def test_a_lesion_lies_where_the_truth_says(lesion: Lesion, seed: int):
             assert edges[index] - margin <= rows.mean() <= edges[index + 1] + margin
     box = truth.box
     assert truth.lesion[:, int(box.x0 * SIZE)].any()
-    assert truth.lesion[int(round(box.y1 * SIZE)) - 1].any()
+    assert truth.lesion[round(box.y1 * SIZE) - 1].any()
     assert 0 <= box.x0 < box.x1 <= 1
     assert 0 <= box.y0 < box.y1 <= 1
 
 
-@pytest.mark.parametrize("lesion", _lesions(LOCAL), ids=_name)
+@pytest.mark.parametrize("lesion", _lesions(LOCAL)[::2], ids=_name)
 def test_only_the_lesion_changes_the_pixels(lesion: Lesion):
-    import cv2
-
     with_it, without = _fast(seed=6, lesion=lesion), _fast(seed=6)
     change = with_it.pixels - without.pixels
     mask = with_it.truth.lesion

@@ -15,7 +15,14 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 
 from edge.errors import RadboxError
 from edge.simulate import objects
@@ -178,7 +185,9 @@ def test_a_picture_becomes_secondary_capture(tmp_path: Path, kind, syntax, photo
     out = tmp_path / "x.dcm"
     objects.save_file(ds, out)
     seen = pydicom.dcmread(out).pixel_array.astype(float)
-    expected = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(float)
+    read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert read is not None
+    expected = read.astype(float)
     if seen.ndim == 3:
         expected = expected[..., ::-1]
     assert np.abs(seen - expected).mean() < 3 * (257 if kind == "deep.png" else 1)
@@ -233,7 +242,7 @@ def test_more_kinds_than_one_association_holds(peer: Peer, monkeypatch):
     monkeypatch.setattr(client, "CONTEXTS_PER_ASSOCIATION", 2)
     small = make_phantom(PhantomOptions(size=64, detail="fast"))
     items = [objects.phantom_dataset(small, modality=m) for m in ("DX", "CR")]
-    for sop_class in ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"):  # CT, MR
+    for sop_class in (CTImageStorage, MRImageStorage):
         ds = objects.phantom_dataset(small, patient_id=sop_class[-1])
         ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = sop_class
         items.append(ds)

@@ -157,9 +157,9 @@ def great_vessels(build: Build, x: F32, y: F32, z: F32) -> F32:
     """Pedicle (cava, ascending aorta, oesophagus), aortic arch, pulmonary trunk and descending aorta."""
     heart_top = build.dome[1] - build.heart[2] - build.heart_axes[1] * 0.3
     slope = np.clip((z - np.float32(build.arch)) / np.float32(max(heart_top - build.arch, 20.0)), -1.0, 1.0)
-    half = np.float32(build.pedicle) * (np.float32(1.0) + np.float32(0.10) * slope)
+    half = np.float32(build.pedicle * 1.1) * (np.float32(1.0) + np.float32(0.10) * slope)
     a = (x - np.float32(1.0)) / half
-    b = (y - np.float32(6.0)) / np.float32(44.0)
+    b = y / np.float32(37.0)
     pedicle = np.float32(1.0) - a * a - b * b
     pedicle = np.minimum(pedicle, (np.float32(heart_top + 90) - z) / np.float32(30.0))
     arch = _ball(x, y, z, (build.knob - 21, -8, build.arch), (21, 36, 15))
@@ -172,8 +172,8 @@ def great_vessels(build: Build, x: F32, y: F32, z: F32) -> F32:
 
 def spine_column(build: Build, x: F32, y: F32, z: F32) -> F32:
     """Vertebral bodies with the tissue that hugs them, as the lungs see them."""
-    a = (x - spine_x(build, z)) / np.float32(20.5)
-    b = (y + np.float32(build.half_depth - 6)) / np.float32(34.0)
+    a = (x - spine_x(build, z)) / np.float32(23.0)
+    b = (y + np.float32(build.half_depth - 8)) / np.float32(29.0)
     return np.asarray(np.float32(1.0) - a * a - b * b, dtype=np.float32)
 
 

@@ -136,7 +136,7 @@ class Growth:
         count = 400
         x = side * rng.uniform(30, build.cage, count)
         y = rng.uniform(-0.7, 0.6, count) * build.half_depth
-        z = rng.uniform(high + 0.7 * inset, low - inset, count)
+        z = rng.uniform(high + max(0.7 * inset, 10.0), low - max(inset, 10.0), count)
         xf, yf, zf = (np.asarray(v, dtype=np.float32) for v in (x, y, z))
         roof = float(np.interp(radius, [5, 40], [4, 18]))
         room = pleural_cavity(build, xf, yf, zf)

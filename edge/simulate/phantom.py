@@ -35,6 +35,7 @@ F32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 VISIBLE_MM = 22.0  # lung thinner than this along the ray does not read as lung
+SOLID_MM = 70.0  # rays with more of great vessels and spine than this read as mediastinum, not lung
 CHANGED = 0.045  # change of the attenuation line integral that counts as lesion
 
 
@@ -94,6 +95,7 @@ class _Integrals:
     right: F32
     left: F32
     heart: F32
+    solid: F32  # great vessels and spine
     change: F32
     free: F32  # length of free air in a pneumothorax
     dome: F32  # mid-plane z of the silhouette of the diaphragm
@@ -168,10 +170,11 @@ def _integrate(options: PhantomOptions, build: Build, beam: Beam, growth: Growth
     count = 56 if options.detail == "full" else 30
     depths = ((np.arange(count) + 0.5) / count * 2 - 1) * half
     dy = np.float32(2 * half / count)
-    maps = {name: np.zeros(grid, dtype=np.float32) for name in ("right", "left", "heart", "change", "free", "dome")}
+    maps = {name: np.zeros(grid, dtype=np.float32) for name in ("right", "left", "heart", "solid", "change", "free", "dome")}
     for part, x, y, z in beam.voxels(grid, depths.astype(np.float32), 6):
         floor = anatomy.diaphragm(build, x, y)
         maps["dome"][part] = floor.min(axis=1)
+        maps["solid"][part] = coverage(medial).sum(axis=1) * dy
         top = float(z.min())
         cavity = anatomy.pleural_cavity(build, x, y, z)
         medial = np.maximum(anatomy.great_vessels(build, x, y, z), anatomy.spine_column(build, x, y, z))
@@ -345,7 +348,8 @@ def _mark(pixels: F32, rng: np.random.Generator) -> None:
 def _truth(options: PhantomOptions, build: Build, parts: _Integrals, beam: Beam, change: F32) -> PhantomTruth:
     h, w = beam.size
     above = parts.level < parts.dome + 3.0
-    right, left = (parts.right > VISIBLE_MM) & above, (parts.left > VISIBLE_MM) & above
+    above_spine = above & (parts.solid < SOLID_MM)
+    right, left = (parts.right > VISIBLE_MM) & above_spine, (parts.left > VISIBLE_MM) & above_spine
     heart = _full((parts.heart > 12.0) & above, h, w)
     right, left = _full(right, h, w), _full(left, h, w)
     arch_row = int(beam.project(np.array([[0.0, 0.0, build.arch - 22]], dtype=np.float32))[0, 0])

@@ -194,7 +194,7 @@ def spine(build: Build, beam: Beam, rng: np.random.Generator) -> F32:
         body = _rounded_box(rows, waist, (height, width), min(2.5 / pixel, height * 0.8), soft)
         inner = _rounded_box(rows, waist, (height - 1.2 / pixel, width - 1.2 / pixel), 1.5 / pixel, soft)
         depth = np.sqrt(np.clip(1 - (columns * pixel / (width * pixel + 3)) ** 2, 0, 1)) * (24 + 0.7 * index)
-        patch = density * depth * (MARROW * 0.50 * body + CORTEX * 0.10 * (body - inner))
+        patch = density * depth * (MARROW * 0.42 * body + CORTEX * 0.10 * (body - inner))
         for side in (-1, 1):
             off = (columns - side * width * 0.66) * 1.25
             ring = np.sqrt(off**2 + (rows + height * 0.15) ** 2) * pixel
