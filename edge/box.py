@@ -87,7 +87,7 @@ def up(board: Board, options: Sequence[str], path: Path | None, *, once: bool, v
     board = _with_ports(board)
     stop = Stop()
     start = time.monotonic()
-    _say(f"starting receiver, worker and page of board {board.name!r}; studies are kept in {board.data_dir}")
+    _say(f"starting receiver, worker and page of board {board.name!r}; studies are kept in {_near(board.data_dir)}")
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(open_store(board.data_dir, key=database_key())))
         services = stack.enter_context(_services(board, options, verbose))
@@ -290,6 +290,10 @@ class _Progress:
         if time.monotonic() - self._told > 2.0 and done < total:
             _say(f"sent {done} of {total} objects")
             self._told = time.monotonic()
+
+
+def _near(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _say(text: str) -> None:

@@ -29,9 +29,10 @@ from edge.report.schema import Report
 from edge.simulate.phantom import PhantomOptions, make_phantom, random_lesion
 from models.card import write_card
 from models.data import Source, load, read_picture
-from models.export import run_tflite, write_manifest
+from models.export import run_tflite
 from models.findings import FINDINGS, PHANTOM_FINDINGS, UNKNOWN
 from models.metrics import auroc, brier, ece, interval, wilson
+from models.sign import write_manifest
 
 NEIGHBOURS = 15
 PHANTOM_SEED, PHANTOMS = 900_000, 240  # seeds never used in training

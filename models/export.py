@@ -9,9 +9,7 @@ Calibration of probabilities and every threshold come from the validation part, 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,7 @@ from models.calibrate import choose_thresholds, platt
 from models.data import load
 from models.findings import FINDINGS, POPULATIONS, VOCABULARY
 from models.model import CHANNELS, GRID, Decoder, Encoder
-from models.sign import sign_bundle
+from models.sign import write_manifest
 from models.train import predict
 
 BUNDLE_ID, VERSION = "chest-xray-pyramid", "0.1.0"
@@ -204,17 +202,6 @@ def export(cache: Path, run: Path, bundle: Path) -> None:
     )  # fmt: skip
     assert set(POPULATIONS) == {"adult", "child"}
     write_manifest(manifest, bundle)
-
-
-def write_manifest(manifest: Manifest, bundle: Path) -> None:
-    """Hash every file beside it, write manifest.json and sign it."""
-    import hashlib
-
-    names = sorted(p.name for p in bundle.iterdir() if p.name not in ("manifest.json", "manifest.sig"))
-    document = asdict(manifest)
-    document["files"] = {n: hashlib.sha256((bundle / n).read_bytes()).hexdigest() for n in names}
-    (bundle / "manifest.json").write_text(json.dumps(document, indent=1) + "\n")
-    sign_bundle(bundle)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 """Sign a bundle's manifest with an Ed25519 key that is kept outside the checkout.
 
+    python -m models.sign BUNDLE_DIR
+
+takes over the finding graph as it stands now and the files as they are, and signs. Only for changes of graph.toml
+that leave findings, sides and zones alone; otherwise the decoder needs training.
+
 The key file is named by RADBOX_SIGNING_KEY (default ~/.radbox/signing.key) and made on first use; its public half
 must be a line of `edge/trusted_keys.txt`. Organisation-grade keys and rotation belong to the update tool.
 """
@@ -7,13 +12,27 @@ must be a line of `edge/trusted_keys.txt`. Organisation-grade keys and rotation 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import os
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge.bundle import TRUSTED_KEYS
+from edge.bundle import TRUSTED_KEYS, Manifest, parse_manifest
+from edge.report.graph import load_graph
+
+
+def write_manifest(manifest: Manifest, bundle: Path) -> None:
+    """Hash every file beside it, write manifest.json and sign it."""
+    names = sorted(p.name for p in bundle.iterdir() if p.name not in ("manifest.json", "manifest.sig"))
+    document = asdict(manifest)
+    document["files"] = {n: hashlib.sha256((bundle / n).read_bytes()).hexdigest() for n in names}
+    (bundle / "manifest.json").write_text(json.dumps(document, indent=1) + "\n")
+    sign_bundle(bundle)
 
 
 def sign_bundle(bundle: Path) -> None:
@@ -37,3 +56,9 @@ def _key(path: Path) -> Ed25519PrivateKey:
         path.touch(mode=0o600)
         path.write_bytes(raw)
     return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    old = parse_manifest((folder / "manifest.json").read_bytes())
+    write_manifest(replace(old, graph_sha256=load_graph().sha256), folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 from pynetdicom.sop_class import Verification
 
 from edge.store import InstanceRow, object_path
@@ -81,6 +81,7 @@ def test_stored_as_received(receiver: ReceiverProcess) -> None:
     assert (facts.modality, facts.study_description) == ("CR", "Thorax")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom about the reference data's broken UIDs
 def test_dcmsend_of_everything_it_can_read(receiver: ReceiverProcess, shared_data: Path) -> None:
     receiver.dcmtk("dcmsend", "-nh", "-nuc", "+sd", "+sp", "*.dcm", shared_data / "dicom", check=False)
     unreadable_for_dcmtk = {"HTJ2KLossless_08_RGB", "JLSN_RGB_ILV0", "OT-PAL-8-face", "MR_truncated"}
@@ -92,10 +93,14 @@ def test_dcmsend_of_everything_it_can_read(receiver: ReceiverProcess, shared_dat
         stored = [pydicom.dcmread(receiver.data_dir / row.path) for row in rows_of(receiver, original.SOPInstanceUID)]
         same = [ds for ds in stored if ds.SOPClassUID == original.SOPClassUID]
         assert len(same) == 1, path.name
+        if original.file_meta.TransferSyntaxUID == ExplicitVRBigEndian:  # dcmsend prefers to send little endian
+            assert (same[0].pixel_array == original.pixel_array).all()
+            continue
         assert same[0].PixelData == original.PixelData, path.name
         assert same[0].file_meta.TransferSyntaxUID == original.file_meta.TransferSyntaxUID, path.name
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     ("option", "name", "transfer_syntax"),
     [
@@ -119,7 +124,7 @@ def test_storescu_in_every_transfer_syntax(
     receiver.dcmtk("storescu", "-R", option, tmp_path / "sent.dcm")
     row, stored = only_row_of(receiver, ds.SOPInstanceUID)
     assert row.transfer_syntax_uid == transfer_syntax
-    assert stored.pixel_array.shape[:2] == (ds.Rows, ds.Columns) or stored.get("NumberOfFrames", 1) > 1
+    assert stored.PixelData == ds.PixelData
 
 
 def test_syntaxes_and_classes_nobody_knows(receiver: ReceiverProcess, shared_data: Path) -> None:
@@ -155,7 +160,8 @@ def test_the_same_object_again_is_no_error(receiver: ReceiverProcess, tmp_path: 
 
 def test_the_same_uid_with_other_bytes_is_kept_apart(receiver: ReceiverProcess) -> None:
     first, second = radiograph(5), radiograph(6)
-    second.SOPInstanceUID, second.StudyInstanceUID = first.SOPInstanceUID, first.StudyInstanceUID
+    for keyword in ("SOPInstanceUID", "StudyInstanceUID", "PatientID"):
+        setattr(second, keyword, first[keyword].value)
     association = receiver.associate(PLAIN)
     assert association.send_c_store(first).Status == 0x0000
     assert association.send_c_store(second).Status == 0x0000

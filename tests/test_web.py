@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
@@ -15,11 +16,12 @@ import httpx
 import numpy as np
 import pytest
 
-from edge.desk import overlay, views, words
+from edge.desk import overlay, views, web, words
 from edge.desk.shield import host_allowed
-from edge.errors import StoreError
+from edge.errors import ConfigError, StoreError
 from edge.report.schema import Box, Evidence
-from edge.store import Store, open_store
+from edge.service import Stop
+from edge.store import ServiceRow, Store, open_store
 from tests import page_store
 from tests.page_store import NAMES, Stocked, port, serving, stock
 
@@ -95,7 +97,7 @@ def test_draft_page_shows_report_figures_and_where_it_comes_from(page: httpx.Cli
 def test_refused_page_says_why_and_what_to_do(page: httpx.Client, stocked: Stocked) -> None:
     text = text_of(page.get(f"/study/{stocked.keys['refused']}").text)
     assert f"Reason: {page_store.REFUSAL}" in text
-    assert "What to do: Nothing is wrong if another body part was meant." in text
+    assert "What to do: Nothing is wrong if another examination was meant" in text
     assert "gate.not-a-chest-radiograph" in text
     assert "Draft report" not in text
 
@@ -211,6 +213,28 @@ def test_live_answers_304_until_something_changes(own: tuple[Stocked, httpx.Clie
         again = client.get(path, headers={"If-None-Match": tag})
         assert again.status_code == 200
         assert again.headers["etag"] != tag
+
+
+def test_a_sign_of_life_does_not_make_a_study_look_changed(own: tuple[Stocked, httpx.Client]) -> None:
+    built, client = own
+    for key in built.keys.values():
+        tag = client.get(f"/study/{key}").headers["etag"]
+        built.store.set_service("receive", "ok", "", "")
+        assert client.get(f"/study/{key}", headers={"If-None-Match": tag}).status_code == 304
+
+
+def test_a_silent_receiver_is_told() -> None:
+    def told(row: ServiceRow) -> tuple[str, ...]:
+        return tuple(notice.code for notice in views.notices([row], views.Now(1000.0, "boot-a", 0.0)))
+
+    assert told(ServiceRow("receive", "ok", "", "", 990.0, "boot-a")) == ()
+    assert told(ServiceRow("receive", "ok", "", "", 900.0, "boot-a")) == ("receive.silent",)
+    assert told(ServiceRow("receive", "ok", "", "", 1000.0, "boot-b")) == ("receive.silent",)
+
+
+def test_a_taken_port_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="to be free for the page"):
+        web.run(page_store.page_board(tmp_path, taken.getsockname()[1]), Stop(signals=False))
 
 
 # --- files of a study ---

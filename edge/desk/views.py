@@ -188,13 +188,20 @@ def quarantine_line(row: QuarantineRow, now: Now) -> QuarantineLine:
     )
 
 
-def notices(rows: Iterable[ServiceRow]) -> tuple[Notice, ...]:
-    """Banners for every service that is not well, the worst first."""
-    ill = sorted((row for row in rows if row.state != "ok"), key=lambda row: row.state != "paused")
-    return tuple(_notice(row) for row in ill)
+def notices(rows: Iterable[ServiceRow], now: Now) -> tuple[Notice, ...]:
+    """Banners for every service that is not well or gives no sign of life, the worst first."""
+    found = [notice for row in rows if (notice := _notice(row, now))]
+    return tuple(sorted(found, key=lambda notice: notice.tone != "stop"))
 
 
-def _notice(row: ServiceRow) -> Notice:
+def _notice(row: ServiceRow, now: Now) -> Notice | None:
+    limit_s = words.SILENT_AFTER_S.get(row.name)
+    if limit_s and (row.boot_id != now.boot_id or now.monotonic_s - row.monotonic_s > limit_s):
+        age = words.age(row.monotonic_s, row.boot_id, now.monotonic_s, now.boot_id)
+        silent = words.SILENT[row.name]
+        return Notice("stop", silent.title, f"Its last sign of life was {age}.", silent.todo, f"{row.name}.silent")
+    if row.state == "ok":
+        return None
     advice = words.advice(row.name, row.state, row.code)
     return Notice("stop" if row.state == "paused" else "warn", advice.title, row.message, advice.todo, row.code)
 

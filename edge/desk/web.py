@@ -27,13 +27,13 @@ from edge.board import Board
 from edge.desk import overlay, report_view, views
 from edge.desk.report_view import Fact
 from edge.desk.shield import Shield, log
-from edge.errors import ReportError
+from edge.errors import ConfigError, ReportError
 from edge.report.graph import load_graph
 from edge.report.render import render_text
 from edge.report.schema import Report
 from edge.report.serial import from_json
 from edge.service import Stop, notify
-from edge.store import InstanceRow, ServiceRow, Store, StudyDetail, StudySummary, boot_id, database_key, open_store
+from edge.store import InstanceRow, Store, StudyDetail, StudySummary, boot_id, database_key, open_store
 
 PAGES = Path(__file__).with_name("pages")
 ASSETS = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -118,7 +118,7 @@ class Desk:
         return {
             "rows": [self.list_row(summary, now) for summary in found[: views.PAGE_ROWS]],
             "page": views.page_of(number, len(found)),
-            "notices": views.notices(self.store.services()),
+            "notices": views.notices(self.store.services(), now),
             "quarantined": len(self.store.quarantine(limit=1000)),
             "receive": self.board.receive,
         }
@@ -139,16 +139,18 @@ class Desk:
     def study(self, request: Request) -> Response:
         """One study."""
         detail = self.detail(request)
-        services = self.store.services()
-        words = (detail.state, detail.attempt, detail.summary.instance_count, detail.report_json, detail.code, services)
+        now = self.now()
+        study = views.study_view(detail, now)
+        notices = views.notices(self.store.services(), now) if study.unsettled else ()
+        words = (detail.state, detail.attempt, len(detail.instances), detail.report_json, detail.code, notices)
         tag = f'W/"{hashlib.sha256(repr(words).encode()).hexdigest()[:24]}"'
-        return _tagged(request, tag, lambda: self.study_page(detail, services, tag))
+        return _tagged(request, tag, lambda: self.study_page(detail, study, notices, tag))
 
-    def study_page(self, detail: StudyDetail, services: list[ServiceRow], tag: str) -> str:
+    def study_page(
+        self, detail: StudyDetail, study: views.StudyView, notices: tuple[views.Notice, ...], tag: str
+    ) -> str:
         """The HTML of one study."""
         report = _report(detail.report_json)
-        study = views.study_view(detail, self.now())
-        notices = views.notices(services) if study.unsettled else ()
         if detail.report_json and report is None:
             notices = (*notices, views.UNREADABLE)
         path = self.picture(detail)
@@ -331,7 +333,7 @@ class Server(uvicorn.Server):
 
 
 def run(board: Board, stop: Stop) -> None:
-    """Serve the page on the board's address until `stop`. Raises as `create_app`; a taken port exits with 1."""
+    """Serve the page on the board's address until `stop`. Raises ConfigError (port), else as `create_app`."""
     config = uvicorn.Config(
         create_app(board),
         host=board.web.host,
@@ -343,8 +345,17 @@ def run(board: Board, stop: Stop) -> None:
         limit_concurrency=100,
         timeout_graceful_shutdown=3,
     )
+    family = socket.AF_INET6 if ":" in board.web.host else socket.AF_INET
+    try:
+        listening = socket.create_server((board.web.host, board.web.port), family=family, backlog=128)
+    except OSError as error:
+        place = f"{board.web.host} port {board.web.port}"
+        raise ConfigError(
+            f"expected {place} to be free for the page, got: {error.strerror}", code="config.port"
+        ) from None
     log.info("page on http://%s:%d/", board.web.host, board.web.port)
-    Server(config, stop).run()
+    with listening:
+        Server(config, stop).run(sockets=[listening])
 
 
 def _page_number(text: str) -> int:

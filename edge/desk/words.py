@@ -28,9 +28,7 @@ STATES: dict[str, StateWords] = {
     "signed": StateWords("ready", "Signed", "A clinician has checked and signed this report."),
 }
 
-_ANOTHER_PART = (
-    "Nothing is wrong if another body part was meant. This box reads chest X-rays only: have it read by a person."
-)
+_ANOTHER_PART = "Nothing is wrong if another examination was meant: have this study read by a person."
 _KEEPER = "tell the person who looks after the box the code below."
 
 # What to do, by code; the longest matching prefix wins. Every area of codes that a study can carry is here.
@@ -39,6 +37,9 @@ TODO: dict[str, str] = {
     "gate.modality": _ANOTHER_PART,
     "gate.body-part": _ANOTHER_PART,
     "gate.not-a-chest": _ANOTHER_PART,
+    "gate.multi-frame": _ANOTHER_PART,
+    "gate.colour": _ANOTHER_PART,
+    "gate.resolution": "Send the image in its full size from the X-ray unit, or have this study read by a person.",
     "gate.view": "Send the frontal (PA or AP) chest image of this patient too, or have this study read by a person.",
     "dicom.": "Send the image again from the X-ray unit. If it fails again, tell the unit's keeper the code below.",
     "worker.": f"Have this study read by a person now, and {_KEEPER}",
@@ -71,6 +72,16 @@ SERVICE_STATES: dict[tuple[str, str], Advice] = {
     ("worker", "degraded"): Advice("Reading works, but not as it should", _KEEPER.capitalize()),
     ("receive", "paused"): Advice("No new images can arrive", f"Keep the images on the X-ray unit, and {_KEEPER}"),
     ("receive", "degraded"): Advice("Some images may not arrive", "Check here that each image you send appears."),
+}
+
+
+# How long a service may give no sign of life, in seconds. The receiver gives one every ten seconds.
+SILENT_AFTER_S: dict[str, float] = {"receive": 60.0}
+SILENT: dict[str, Advice] = {
+    "receive": Advice(
+        "The receiver does not answer: no new images can arrive",
+        "Keep the images on the X-ray unit. Restart the box. If this stays, tell the person who looks after it.",
+    ),
 }
 
 

@@ -116,7 +116,8 @@ def run(board: Board, stop: Stop) -> None:
         raise ConfigError(
             f"expected {place} to be free to listen on, got: {error.strerror}", code="config.port"
         ) from None
-    listening = threading.Thread(target=server.serve_forever, name="listen")
+    listening = threading.Thread(target=server.serve_forever, args=(_STEP_S,), name="listen")
+    receiver.step()
     listening.start()
     _LOG.info("listening on %s port %d as %s", board.receive.host, board.receive.port, board.receive.ae_title)
     notify("READY=1")

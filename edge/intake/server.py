@@ -102,13 +102,15 @@ class _Socket(AssociationSocket):  # type: ignore[misc]
 
 
 class _Network(DULServiceProvider):  # type: ignore[misc]
-    """The association's network thread; its death is seen by the association's own thread."""
+    """The association's network thread; the association's own thread hears of its end at once."""
 
     def run(self) -> None:
         try:
             super().run()
         except Exception as error:  # an impossible state: the association ends, the receiver goes on
             _LOG.warning("association %d: network thread ended: %s", self.assoc.number, type(error).__name__)
+        finally:
+            self.to_user_queue.put(None)  # else a connection that closes without a word keeps its place for seconds
 
 
 class _Messages(DIMSEServiceProvider):  # type: ignore[misc]

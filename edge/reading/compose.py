@@ -33,6 +33,7 @@ from edge.report.schema import (
 )
 
 CHILD_BELOW_YEARS = 16.0
+RADIOGRAPHY = ("CR", "DX", "RG")  # other modality words (OT, SC of a wrapped picture) say nothing of what is shown
 OPEN_SIDES = ("left", "right", "bilateral")
 
 
@@ -90,7 +91,7 @@ def _technique(seen: Observed, bundle: Bundle) -> Technique:
     population: Population = "child" if child else "adult"
     source = seen.reference
     return Technique(
-        modality=source.modality,
+        modality=source.modality if source.modality in RADIOGRAPHY else None,
         view=source.view,
         population=population,
         population_source="image" if age is None else "header",
@@ -154,7 +155,7 @@ def _limits(seen: Observed, technique: Technique) -> tuple[str, ...]:
         limits.append("limit.view-unknown")
     if technique.population_source == "image":
         limits.append("limit.age-unknown")
-    if seen.reference.source == "picture":
+    if technique.modality is None:
         limits.append("limit.picture-not-dicom")
     return tuple(limits)
 

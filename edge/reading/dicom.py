@@ -74,7 +74,7 @@ def _parse(path: Path) -> FileDataset:
         if not ds:
             raise DicomError("expected a DICOM object, got a file without a single attribute")
     # pydicom ends a data set at the end of the file and tells only by a warning that it came early.
-    early = any("End of file" in str(warning.message) or "in file" in str(warning.message) for warning in told)
+    early = any("end of file" in str(warning.message).lower() for warning in told)
     if early or _last_value_short(ds):
         raise DicomError("expected a complete DICOM object, got one that ends early", code="dicom.truncated")
     return ds

@@ -1,6 +1,6 @@
 """The reading of a study, whole: images in, a checked draft or a refusal out. No files, no network, no clock.
 
-    gate.check_header -> image.prepare -> Encoder.run -> gate (learned, lungs, exposure)
+    gate (header, blank) -> image.prepare -> Encoder.run -> gate (learned, lungs, exposure)
         -> Decoder.generate -> evidence -> compose -> report.check
 
 `on_stage(name)` is called before each stage, so that the worker can time it and tell the watchdog that work moves.
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.bundle import Bundle
+from edge.errors import BundleError
 from edge.reading import gate
 from edge.reading.backends import Encoder
 from edge.reading.compose import Observed, compose, mean_logits
@@ -53,10 +54,12 @@ class Reader:
     """Bundle, encoder, decoder and graph, loaded once; `read` as often as there are studies."""
 
     def __init__(self, bundle: Bundle, encoder: Encoder, kernels: str = "auto", graph: Graph | None = None) -> None:
-        """Raises BundleError (weights or vocabulary do not fit), BackendError (kernels)."""
+        """Raises BundleError (weights, vocabulary or graph do not fit), BackendError (kernels)."""
         self.bundle = bundle
         self.encoder = encoder
         self.graph = graph or load_graph()
+        if bundle.manifest.graph_sha256 != self.graph.sha256:
+            raise BundleError("The model bundle was made for another finding graph.", code="bundle.graph")
         spec = bundle.manifest.decoder
         config = DecoderConfig(
             vocabulary=len(spec.vocabulary),

@@ -1,0 +1,90 @@
+"""SIGKILL at random moments: whatever was acknowledged is there, whole, and is read once."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+from pathlib import Path
+
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from tests.receiver_process import ReceiverProcess, claims, encoded, radiograph, send_bytes, wait_for
+
+CR = "1.2.840.10008.5.1.4.1.1.1"
+SENDS, SENDERS, IMAGES_PER_STUDY = 500, 2, 10
+ROWS = 226  # 100 KB
+
+
+class Sender(threading.Thread):
+    """Sends each object until it is acknowledged, over a new association whenever the old one died."""
+
+    def __init__(self, receiver: ReceiverProcess, numbers: range) -> None:
+        super().__init__()
+        self.receiver = receiver
+        self.numbers = numbers
+        self.acknowledged: dict[str, bytes] = {}
+        self.unanswered = 0
+
+    def run(self) -> None:
+        association = None
+        for number in self.numbers:
+            study = generate_uid(entropy_srcs=["kill", str(number // IMAGES_PER_STUDY)])
+            ds = radiograph(number, rows=ROWS, study=study)
+            content = encoded(ds)
+            status = None
+            while status != 0:
+                if association is None or not association.is_established:
+                    association = self.receiver.associate([(CR, ExplicitVRLittleEndian)])
+                if not association.is_established:
+                    time.sleep(0.02)
+                    continue
+                status = send_bytes(association, content, CR, ds.SOPInstanceUID)
+                if status is None:
+                    self.unanswered += 1
+                    association.abort()
+            self.acknowledged[ds.SOPInstanceUID] = content
+        if association is not None:
+            association.release()
+
+
+def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+    moments = random.Random(20240607)
+    kills = 0
+    with ReceiverProcess(tmp_path, quiet_time_s=0.5) as receiver:
+        step = SENDS // SENDERS
+        senders = [Sender(receiver, range(first, first + step)) for first in range(0, SENDS, step)]
+        for sender in senders:
+            sender.start()
+        while any(sender.is_alive() for sender in senders):
+            time.sleep(moments.uniform(0.05, 0.6))
+            receiver.kill()
+            kills += 1
+            receiver.start()
+        store = receiver.store()
+        wait_for(lambda: store.receiving_studies() == [])
+        assert receiver.stop() == 0
+
+    acknowledged = {uid: content for sender in senders for uid, content in sender.acknowledged.items()}
+    assert len(acknowledged) == SENDS
+    assert kills >= 5, "the receiver was not killed often enough to show anything"
+    assert sum(sender.unanswered for sender in senders) > 0, "no kill met a transfer"
+    assert receiver.files("spool/incoming") == []
+
+    rows = {}
+    for summary in store.studies(limit=1000):
+        detail = store.study(summary.study_key)
+        assert detail is not None
+        assert detail.conflicts == ()
+        for row in detail.instances:
+            assert row.sop_instance_uid not in rows
+            rows[row.sop_instance_uid] = row
+    for uid, content in acknowledged.items():
+        kept = (receiver.data_dir / rows[uid].path).read_bytes()
+        assert kept.endswith(content)
+        assert hashlib.sha256(kept).hexdigest() == rows[uid].sha256
+
+    claimed = [uid for _, uids in claims(store) for uid in uids]
+    assert sorted(claimed) == sorted(acknowledged)
+    assert {summary.state for summary in store.studies(limit=1000)} == {"draft"}
