@@ -14,6 +14,7 @@ import importlib.metadata
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ SERVICES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's own) and return the exit code; SystemExit on wrong use."""
+    # pydicom's warnings quote attribute values, which may be a patient's.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\b")
     parsed = parser().parse_args(arguments)
     run: Command = parsed.run
     try:

@@ -31,7 +31,6 @@ from edge.simulate.phantom import PhantomOptions
 from edge.simulate.send import send
 from edge.store import Store, database_key, open_store
 from edge.store_paths import boot_id
-from edge.store_rows import StudyDetail
 
 START_TIMEOUT_S = 60.0
 READ_TIMEOUT_S = 120.0  # beyond the receiver's quiet time
@@ -44,7 +43,7 @@ ENDED = (*READ, "refused", "failed")
 
 
 class BoxError(RadboxError):
-    """The box cannot start or go on: box.service-died, box.not-answering, box.not-read."""
+    """The box cannot start or go on: box.service-died, box.not-answering."""
 
     default_code = "box.failed"
 
@@ -99,7 +98,7 @@ def up(board: Board, options: Sequence[str], path: Path | None, *, once: bool, v
             print(f"\nPage: {box.page}", flush=True)
             if not once:
                 _say("the box stays up for more studies; Ctrl-C stops it")
-                _wait_for(box, "", lambda: None, float("inf"))
+                _wait_for(box, "", lambda: False, float("inf"))
         except _StoppedError:
             _say("stopping")
             return 0
@@ -123,8 +122,9 @@ def _free_port(what: str, host: str, port: int, option: str) -> int:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             return int(probe.getsockname()[1])
     except OSError as error:
-        message = f"expected the {what} {port} to be free, got: {os.strerror(error.errno or 0)}; stop what uses it (another radbox?)"
-        raise ConfigError(f"{message} or choose another with {option}", code="config.port") from None
+        found = f"expected the {what} {port} to be free, got: {os.strerror(error.errno or 0)}"
+        advice = f"stop what uses it (another radbox?) or choose another port with {option}"
+        raise ConfigError(f"{found}; {advice}", code="config.port") from None
 
 
 @contextlib.contextmanager
@@ -179,7 +179,7 @@ def _follow(name: str, process: subprocess.Popen[str], log: collections.deque[st
                 print(f"{name:8s}| {line}", end="", file=sys.stderr, flush=True)
 
 
-def _wait_for(box: _Box, what: str, find: Callable[[], StudyDetail | bool | None], timeout_s: float) -> bool:
+def _wait_for(box: _Box, what: str, find: Callable[[], bool], timeout_s: float) -> bool:
     """True once `find` finds something, False after `timeout_s`. Raises _StoppedError, BoxError (box.service-died)."""
     start = told = time.monotonic()
     while not find():
@@ -246,22 +246,17 @@ def _study_keys(store: Store, sop_instance_uids: set[str]) -> list[int]:
 
 def _show(box: _Box, key: int) -> bool:
     """Wait for the reading of one study and print it; True if there is a draft."""
-    place = f"{box.page}study/{key}"
 
     def ended() -> bool:
-        trouble = _worker_trouble(box)
-        if trouble:
-            raise BoxError(f"The images are safe, but nothing is read. {trouble}", code="box.not-read")
-        detail = box.store.study(key)
-        return detail is not None and detail.state in ENDED
+        return _state(box, key) in ENDED or bool(_worker_trouble(box))
 
-    if not _wait_for(box, f"study {key} to be read", ended, box.board.receive.quiet_time_s + READ_TIMEOUT_S):
-        raise BoxError(
-            f"expected study {key} to be read within {READ_TIMEOUT_S:.0f} s; see {place}", code="box.not-read"
-        )
+    ended_in_time = _wait_for(box, f"study {key} to be read", ended, box.board.receive.quiet_time_s + READ_TIMEOUT_S)
     detail = box.store.study(key)
-    if detail is None:
-        raise BoxError(f"expected study {key} to stay in the database, got none", code="box.not-read")
+    place = f"{box.page}study/{key}"
+    if detail is None or detail.state not in ENDED:
+        late = f"It was not read within {READ_TIMEOUT_S:.0f} s. [box.not-read]"
+        print(f"\nStudy {key}: not read, {place}\n\n{_worker_trouble(box) if ended_in_time else late}", flush=True)
+        return False
     seconds = detail.timings_s.get("total")
     print(f"\nStudy {key}: {detail.state}" + (f", read in {seconds:.2f} s" if seconds else "") + f", {place}\n")
     if detail.state in READ:
@@ -271,8 +266,13 @@ def _show(box: _Box, key: int) -> bool:
     return False
 
 
+def _state(box: _Box, key: int) -> str:
+    detail = box.store.study(key)
+    return detail.state if detail else ""
+
+
 def _worker_trouble(box: _Box) -> str:
-    """What this box's worker says keeps it from reading; "" if nothing. An earlier worker's word does not count."""
+    """What keeps this box's worker, not an earlier one, from reading; "" if nothing."""
     for row in box.store.services():
         current = row.boot_id == boot_id() and row.monotonic_s >= box.start_monotonic_s
         if row.name == "worker" and row.state == "paused" and current:

@@ -6,12 +6,14 @@ Patient names are seeded: a test can ask whether one of them shows up where it m
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from html import unescape
 from pathlib import Path
 
 import cv2
@@ -41,6 +43,7 @@ NAMES = (
 REFUSAL = "Expected a chest radiograph, got an image that does not look like one."
 FAILURE = "The reader stopped 3 times while it read this study."
 QUARANTINE = "Expected a complete DICOM object, got one that ends early."
+SPARE = "Running on onnxruntime, not on tflite: Neither LiteRT nor tflite-runtime is installed."
 HEIGHT, WIDTH = 512, 480
 EXTENT = Box(0.0, 0.03, 1.0, 0.97)
 
@@ -82,7 +85,7 @@ def stock(data_dir: Path, port: int) -> Stocked:
     keys["receiving"] = store.receiving_studies()[0]
     store.add_quarantine("ab" * 32, 48_231, "quarantine/x.bin", "dicom.truncated", QUARANTINE, "CR-ROOM-1")
     store.set_service("receive", "ok", "", "Listening.")
-    store.set_service("worker", "degraded", "worker.on-cpu", "The accelerator did not pass its test case.")
+    store.set_service("worker", "degraded", "backend.absent", SPARE)
     return Stocked(board, store, keys)
 
 
@@ -146,7 +149,7 @@ def finish(store: Store, data_dir: Path, key: int, report: Report) -> None:
         "decode": 0.09,
         "prepare": 0.02,
         "encode": 0.21,
-        "tokens": 0.06,
+        "generate": 0.06,
         "evidence": 0.01,
         "render": 0.05,
         "total": 0.44,
@@ -239,3 +242,15 @@ def wait_for(port: int, thread: threading.Thread) -> None:
                 return
         time.sleep(0.02)
     raise AssertionError("expected the page to answer within 10 s")
+
+
+def fill(store: Store, number: int) -> None:
+    """Add `number` studies that are being received."""
+    for index in range(number):
+        word = f"many{index}"
+        store.add_instance(facts(f"PATIENT^NUMBER{index:03d}", word), instance(word, 0))
+
+
+def text_of(html: str) -> str:
+    """What a reader sees, roughly: no tags, single spaces."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())

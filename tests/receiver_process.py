@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
+from pynetdicom.transport import AssociationSocket
 
 from edge.store import Store, open_store
 
@@ -28,6 +30,17 @@ START_TIMEOUT_S = 30.0
 
 # Debian's DCMTK leaves Nagle's algorithm on, which stalls every C-STORE by 45 ms.
 PEER_ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+
+
+def _close_socket(link: AssociationSocket) -> None:
+    """pynetdicom leaves a socket open whose peer is gone already; here that would be a ResourceWarning."""
+    if link.socket is not None:
+        with contextlib.suppress(OSError):
+            link.socket.shutdown(socket.SHUT_RDWR)
+        link.socket.close()
+
+
+AssociationSocket._shutdown_socket = _close_socket
 
 
 class ReceiverProcess:
@@ -108,7 +121,7 @@ class ReceiverProcess:
 
     def associate(
         self,
-        contexts: list[tuple[str, str]],
+        contexts: Sequence[tuple[str, str]],
         calling_ae: str = "TESTSCU",
         called_ae: str = "RADBOX",
     ) -> Association:

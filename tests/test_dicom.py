@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import config, uid
+from pydicom import config, dcmread, uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 
-from edge.errors import DecodeError, DicomError, RadboxError
+from edge.errors import DecodeError, RadboxError
 from edge.reading.dicom import read_dicom
 from edge.reading.dicom_header import header_facts
 from edge.reading.dicom_pixels import PLUGINS
@@ -52,7 +52,7 @@ REFUSED = {
 
 
 def test_every_reference_file_is_read_or_refused_with_its_reason(shared_data: Path) -> None:
-    rows = list(csv.DictReader((shared_data / "dicom" / "index.csv").open()))
+    rows = list(csv.DictReader((shared_data / "dicom" / "index.csv").read_text().splitlines()))
     assert len(rows) == 29
     for row in rows:
         path = shared_data / "dicom" / row["file"]
@@ -94,12 +94,9 @@ def test_an_image_stored_mirrored_is_turned_by_its_patient_orientation(shared_da
     (leg,) = read_dicom(shared_data / "dicom" / "RG3_J2KR.dcm")
     rows, columns = leg.pixels.shape
     letter = leg.pixels[int(0.78 * rows) : int(0.85 * rows)]
-    left, right = (
-        letter[:, int(0.30 * columns) : int(0.36 * columns)],
-        letter[:, int(0.64 * columns) : int(0.70 * columns)],
-    )
-    assert left.max() > 0.6
-    assert right.max() < left.max() or right.std() < left.std()
+    left = letter[:, int(0.30 * columns) : int(0.36 * columns)]
+    right = letter[:, int(0.64 * columns) : int(0.70 * columns)]
+    assert left.std() > 2 * right.std()
 
 
 # -- transfer syntaxes --------------------------------------------------------------------------------------------
@@ -126,6 +123,7 @@ def test_big_endian_and_implicit_objects_read_the_same(tmp_path: Path) -> None:
     big = image_object(ramp())
     big.PixelData = ramp().byteswap().tobytes()
     big.file_meta.TransferSyntaxUID = uid.ExplicitVRBigEndian
+    big.set_original_encoding(is_implicit_vr=False, is_little_endian=False)
     (found,) = read_dicom(save(big, tmp_path / "big.dcm"))
     np.testing.assert_array_equal(found.pixels, expected.pixels)
 
@@ -194,8 +192,10 @@ def test_without_a_window_the_values_fill_the_range_but_for_outliers(read: Reade
 
 def test_modality_and_voi_look_up_tables(read: Reader) -> None:
     """C.11.1.1, C.11.2.1.1: values outside the table take its first and last entry."""
-    modality = item(LUTDescriptor=[4, 10, 16], LUTData=[0, 100, 200, 300], ModalityLUTType="US")
-    voi = item(LUTDescriptor=[301, 0, 8], LUTData=[round(255 * (i / 300) ** 2) for i in range(301)])
+    entries = np.array([0, 100, 200, 300], "<u2").tobytes()
+    squares = bytes(round(255 * (i / 300) ** 2) for i in range(301)) + bytes(1)  # padded to even length
+    modality = item(LUTDescriptor=[4, 10, 16], LUTData=entries, ModalityLUTType="US")
+    voi = item(LUTDescriptor=[301, 0, 8], LUTData=squares)
     values = np.array([[0, 10, 11, 12, 13, 99]], np.uint16)
     shown = read(values, ModalityLUTSequence=[modality], VOILUTSequence=[voi], WindowCenter=1, WindowWidth=1).pixels[0]
     expected = np.round(255 * np.array([0, 0, 1 / 3, 2 / 3, 1, 1]) ** 2) / 255
@@ -412,11 +412,7 @@ def test_objects_cut_short_anywhere_are_never_read(tmp_path: Path) -> None:
     assert code_of(path) == "dicom.truncated"
 
 
-def test_a_jpeg_frame_cut_short_is_refused_though_its_decoder_paints_the_rest(
-    shared_data: Path, tmp_path: Path
-) -> None:
-    from pydicom import dcmread
-
+def test_a_jpeg_frame_cut_short_is_refused_though_its_codec_is_content(shared_data: Path, tmp_path: Path) -> None:
     ds = dcmread(shared_data / "dicom" / "CT2_JPLL.dcm")
     frame = get_frame(ds.PixelData, 0, number_of_frames=1)
     ds.PixelData = encapsulate([frame[: len(frame) // 2]])
@@ -442,16 +438,16 @@ def test_other_content_and_missing_files(tmp_path: Path) -> None:
 
 
 def test_errors_carry_no_header_values(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ds = image_object(ramp(), PatientName="Secret^Person", PatientID="Secret")
-    with config.disable_value_validation():
-        ds.WindowWidth = "Secret"
-        ds.BitsStored = 40
-        path = save(ds, tmp_path / "p.dcm")
-    with pytest.raises(DicomError) as caught:
+    """A window that is no number and a palette that is absent: pydicom's own errors would quote what they met."""
+    ds = image_object(
+        ramp(), PatientName="Secret^Person", PhotometricInterpretation="PALETTE COLOR", WindowWidth="111111"
+    )
+    path = save(ds, tmp_path / "p.dcm")
+    path.write_bytes(path.read_bytes().replace(b"111111", b"Secret"))
+    with pytest.raises(DecodeError) as caught:
         read_dicom(path)
-    shown: BaseException | None = caught.value
-    while shown is not None:
-        assert "Secret" not in str(shown)
-        shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
+    assert caught.value.code == "dicom.pixels-unreadable"
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert "Secret" not in str(caught.value)
     assert "Secret" not in caplog.text
-    assert issubclass(DecodeError, DicomError)

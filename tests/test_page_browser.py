@@ -25,6 +25,7 @@ PHONE, DESK = (360, 740), (1280, 900)
 PATHS = ("/", "/quarantine", "/about", "/nowhere", *(f"/study/{key}" for key in range(1, 8)))
 EVERY_VIEW = [(size, script) for size in (PHONE, DESK) for script in (True, False)]
 
+expect.set_options(timeout=15_000)  # milliseconds; the page looks every two seconds, and the machine may be busy
 pytestmark = pytest.mark.skipif(
     shutil.which(CHROMIUM) is None and "CI" not in os.environ, reason=f"no browser at {CHROMIUM}"
 )

@@ -30,7 +30,7 @@ SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian,
 
 def original(seed: int = 50) -> Dataset:
     """A small object with nested sequences of undefined length and a character set."""
-    ds = radiograph(seed, rows=8)
+    ds = radiograph(seed, rows=24)
     ds.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
     inner, outer = Dataset(), Dataset()
     inner.CodeValue = "T-28000"
@@ -45,11 +45,11 @@ def original(seed: int = 50) -> Dataset:
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:
-    """One to four random edits."""
+    """One or two random edits."""
     edited = bytearray(content)
-    for _ in range(chance.randint(1, 4)):
+    for _ in range(chance.randint(1, 2)):
         at, size = chance.randrange(len(edited) + 1), chance.choice([1, 1, 2, 4, 8, 60])
-        match chance.randrange(6):
+        match chance.choice([0, 0, 0, 0, 1, 2, 3, 4, 5]):
             case 0:
                 edited[at : at + size] = chance.randbytes(size)
             case 1:
@@ -62,7 +62,7 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
                 edited[at : at + 4] = chance.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xfe\xff\xdd\xe0", b"SQ\0\0"])
             case 5:
                 del edited[at:]
-    return bytes(edited)
+    return bytes(edited) or b"\0"  # without a byte a sender sends no data set at all
 
 
 def test_mutated_objects_over_a_real_association(tmp_path: Path) -> None:

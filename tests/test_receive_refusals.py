@@ -273,27 +273,72 @@ def test_hostile_data_pdus_end_only_their_association(receiver: ReceiverProcess)
     assert receiver.files("spool/incoming") == []
 
 
-def start_half_an_object(receiver: ReceiverProcess) -> socket.socket:
-    """A connection on which half an object was sent and nothing more comes."""
+def pdu(header: int, value: bytes) -> bytes:
+    """A P-DATA-TF with one fragment of context 1 (PS3.8 9.3.5); header bits: 1 command, 2 last."""
+    data = struct.pack(">LBB", len(value) + 2, 1, header) + value
+    return struct.pack(">BBL", 4, 0, len(data)) + data
+
+
+def store_command(**changed: bytes | None) -> bytes:
+    """The command set of a C-STORE-RQ (PS3.7 9.3.1.1); None leaves an element out."""
+    elements = {
+        "sop_class": (0x0002, CR.encode() + b"\0"),
+        "field": (0x0100, b"\x01\x00"),
+        "message_id": (0x0110, b"\x01\x00"),
+        "priority": (0x0700, b"\x02\x00"),
+        "data_set_type": (0x0800, b"\x00\x00"),
+        "sop_instance": (0x1000, b"1.2.3.4.5.6 "),
+    }
+    values = {name: (element, changed.get(name, value)) for name, (element, value) in elements.items()}
+    return b"".join(
+        struct.pack("<HHL", 0, element, len(value)) + value for element, value in values.values() if value is not None
+    )
+
+
+def raw_association(receiver: ReceiverProcess) -> socket.socket:
     link = socket.create_connection(("127.0.0.1", receiver.port), timeout=8)
     link.sendall(associate_request(struct.pack(">BBH", 0x40, 0, 19) + b"1.2.840.10008.1.2.1"))
     assert link.recv(4096)[:1] == b"\x02"
-    command = b"".join(
-        struct.pack("<HHL", 0, element, len(value)) + value
-        for element, value in (
-            (0x0002, CR.encode() + b"\0"),
-            (0x0100, b"\x01\x00"),
-            (0x0110, b"\x01\x00"),
-            (0x0700, b"\x02\x00"),
-            (0x0800, b"\x00\x00"),
-            (0x1000, b"1.2.3.4.5.6 "),
-        )
-    )
-    for header, value in ((3, command), (0, encoded(radiograph(40))[:4000])):
-        data = struct.pack(">LBB", len(value) + 2, 1, header) + value
-        link.sendall(struct.pack(">BBL", 4, 0, len(data)) + data)
+    return link
+
+
+def start_half_an_object(receiver: ReceiverProcess) -> socket.socket:
+    """A connection on which half an object was sent and nothing more comes."""
+    link = raw_association(receiver)
+    link.sendall(pdu(3, store_command()) + pdu(0, encoded(radiograph(40))[:4000]))
     wait_for(lambda: [path for path in receiver.files("spool/incoming") if path.stat().st_size > 4000] != [])
     return link
+
+
+def test_a_store_without_data_set_is_answered(receiver: ReceiverProcess) -> None:
+    with raw_association(receiver) as link:
+        link.sendall(pdu(3, store_command(data_set_type=b"\x01\x01")))
+        answer = link.recv(4096)
+    assert answer[:1] == b"\x04"
+    assert struct.pack("<HHLH", 0, 0x0900, 2, 0xC000) in answer
+    assert b"C-STORE without a data set" in answer
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        store_command(sop_instance=None),
+        store_command(sop_class=None),
+        store_command(sop_instance=b"1" * 70),
+        store_command(sop_instance=b"\xff\xfe\xfd\xfc"),
+        store_command(field=b"\x77\x77"),
+        store_command(field=None),
+        store_command(data_set_type=None),
+        store_command(message_id=b""),
+    ],
+)
+def test_a_broken_command_ends_its_association_and_leaves_nothing(receiver: ReceiverProcess, command: bytes) -> None:
+    with raw_association(receiver) as link:
+        link.sendall(pdu(3, command) + pdu(2, encoded(radiograph(42))))
+        answer = link.recv(4096)
+    assert answer == b"" or answer[:1] == b"\x07" or struct.pack("<HHLH", 0, 0x0900, 2, 0) not in answer
+    wait_for(lambda: receiver.files("spool/incoming") == [])
+    receiver.dcmtk("echoscu")
 
 
 @pytest.mark.parametrize("ending", ["abort", "close", "reset"])

@@ -25,6 +25,12 @@ class Now:
         """How long ago an object arrived."""
         return words.age(instance.received_monotonic_s, instance.boot_id, self.monotonic_s, self.boot_id)
 
+    def long_wait(self, state: str, instance: InstanceRow) -> str:
+        """A warning if a study that came with `instance` should have been read by now, else ""."""
+        waited_s = self.monotonic_s - instance.received_monotonic_s
+        late = instance.boot_id != self.boot_id or waited_s > words.LONG_WAIT_S
+        return words.LONG_WAIT if late and words.state_words(state).unsettled else ""
+
 
 @dataclass(frozen=True)
 class ListRow:
@@ -118,6 +124,7 @@ class StudyView:
     reason: Reason | None
     conflict: str
     superseded: str
+    late: str
     no_image: str
     timings: tuple[Fact, ...]
     timings_total: str
@@ -130,17 +137,16 @@ class StudyView:
 
 
 _STEPS: Mapping[str, str] = {
-    "receive": "Receive",
+    "receive": "Store the last image",
+    "waiting": "Wait for more images and for a free reader",
     "decode": "Decode the pixels",
-    "gate": "Check that it can be read",
+    "check": "Check that it can be read",
     "prepare": "Prepare the image",
     "encode": "Look at the image",
-    "decode_tokens": "Write the findings",
-    "tokens": "Write the findings",
-    "evidence": "Find where",
-    "render": "Write the report",
-    "check": "Check the rules",
-    "total": "Total",
+    "generate": "Find the findings",
+    "evidence": "Find their place",
+    "render": "Write report and picture",
+    "total": "Total of reading",
 }
 _SERVICE_WORDS: Mapping[str, tuple[Tone, str]] = {
     "ok": ("ready", "Running"),
@@ -224,6 +230,7 @@ def study_view(detail: StudyDetail, now: Now) -> StudyView:
         reason=Reason(detail.code, detail.message, words.todo(detail.code)) if detail.code else None,
         conflict=" ".join(_conflict(len(detail.conflicts))).strip(),
         superseded=_superseded(len(detail.superseded_reports)),
+        late=now.long_wait(detail.state, detail.instances[-1]) if detail.instances else "",
         no_image=_no_image(detail.state),
         timings=tuple(Fact(_STEPS.get(name, name), f"{seconds:.2f}") for name, seconds in detail.timings_s.items()),
         timings_total=_total(detail.timings_s),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import platform
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
@@ -15,7 +14,6 @@ from typing import Any
 
 import jinja2
 import starlette
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -26,13 +24,14 @@ from starlette.routing import Route
 from edge.board import Board
 from edge.desk import overlay, report_view, views
 from edge.desk.report_view import Fact
+from edge.desk.server import serve
 from edge.desk.shield import Shield, log
-from edge.errors import ConfigError, ReportError
+from edge.errors import ReportError
 from edge.report.graph import load_graph
 from edge.report.render import render_text
 from edge.report.schema import Report
 from edge.report.serial import from_json
-from edge.service import Stop, notify
+from edge.service import Stop
 from edge.store import InstanceRow, Store, StudyDetail, StudySummary, boot_id, database_key, open_store
 
 PAGES = Path(__file__).with_name("pages")
@@ -127,8 +126,9 @@ class Desk:
         """One line of the list with the most urgent finding of its report."""
         report = _report(summary.report_json)
         top = report_view.top_finding(report, self.graph) if report else None
-        note = report_view.list_note(summary.report_json, report, self.graph)
         last = self.last_instance(summary.study_key, summary.instance_count)
+        late = now.long_wait(summary.state, last) if last else ""
+        note = late or report_view.list_note(summary.report_json, report, self.graph)
         return views.list_row(summary, now.age_of(last) if last else "", top, note)
 
     def _last_instance(self, study_key: int, _count: int) -> InstanceRow | None:
@@ -142,8 +142,8 @@ class Desk:
         now = self.now()
         study = views.study_view(detail, now)
         notices = views.notices(self.store.services(), now) if study.unsettled else ()
-        words = (detail.state, detail.attempt, len(detail.instances), detail.report_json, detail.code, notices)
-        tag = f'W/"{hashlib.sha256(repr(words).encode()).hexdigest()[:24]}"'
+        facts = (detail.state, detail.attempt, len(detail.instances), detail.report_json, detail.code)
+        tag = f'W/"{hashlib.sha256(repr((facts, study.late, notices)).encode()).hexdigest()[:24]}"'
         return _tagged(request, tag, lambda: self.study_page(detail, study, notices, tag))
 
     def study_page(
@@ -310,52 +310,9 @@ class Desk:
         return path if path.is_file() else None
 
 
-class Server(uvicorn.Server):
-    """uvicorn that ends when `stop` is set and leaves the process's signals to `stop`."""
-
-    def __init__(self, config: uvicorn.Config, stop: Stop) -> None:
-        super().__init__(config)
-        self.stop = stop
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        """Signals belong to `Stop`."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then tell systemd."""
-        await super().startup(sockets)
-        notify("READY=1")
-
-    async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second; True ends the server."""
-        return await super().on_tick(counter) or self.stop.is_set()
-
-
 def run(board: Board, stop: Stop) -> None:
     """Serve the page on the board's address until `stop`. Raises ConfigError (port), else as `create_app`."""
-    config = uvicorn.Config(
-        create_app(board),
-        host=board.web.host,
-        port=board.web.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=100,
-        timeout_graceful_shutdown=3,
-    )
-    family = socket.AF_INET6 if ":" in board.web.host else socket.AF_INET
-    try:
-        listening = socket.create_server((board.web.host, board.web.port), family=family, backlog=128)
-    except OSError as error:
-        place = f"{board.web.host} port {board.web.port}"
-        raise ConfigError(
-            f"expected {place} to be free for the page, got: {error.strerror}", code="config.port"
-        ) from None
-    log.info("page on http://%s:%d/", board.web.host, board.web.port)
-    with listening:
-        Server(config, stop).run(sockets=[listening])
+    serve(create_app(board), board.web.host, board.web.port, stop)
 
 
 def _page_number(text: str) -> int:

@@ -61,19 +61,16 @@ class Advice:
 # By code; then, for codes that are not here, by service and state.
 SERVICE_CODES: dict[str, Advice] = {
     "storage.full": Advice("Storage is full: new images are turned away", "Free space or replace the storage now."),
-    "storage.low": Advice("Storage is nearly full", "Free space soon. Images on the box are safe."),
-    "worker.on-cpu": Advice("Running on CPU: reading works, but slower", f"Restart the box. If this stays, {_KEEPER}"),
 }
 SERVICE_STATES: dict[tuple[str, str], Advice] = {
     ("worker", "paused"): Advice(
-        "AI paused, images are safe",
-        "Have urgent images read by a person. Waiting studies are read when the AI is back.",
+        "No new drafts",
+        "Have urgent images read by a person. Waiting studies are read as soon as the AI works again.",
     ),
-    ("worker", "degraded"): Advice("Reading works, but not as it should", _KEEPER.capitalize()),
+    ("worker", "degraded"): Advice("Reading works, but perhaps slower", f"If this stays, {_KEEPER}"),
     ("receive", "paused"): Advice("No new images can arrive", f"Keep the images on the X-ray unit, and {_KEEPER}"),
     ("receive", "degraded"): Advice("Some images may not arrive", "Check here that each image you send appears."),
 }
-
 
 # How long a service may give no sign of life, in seconds. The receiver gives one every ten seconds.
 SILENT_AFTER_S: dict[str, float] = {"receive": 60.0}
@@ -83,6 +80,10 @@ SILENT: dict[str, Advice] = {
         "Keep the images on the X-ray unit. Restart the box. If this stays, tell the person who looks after it.",
     ),
 }
+
+
+LONG_WAIT_S = 300.0
+LONG_WAIT = "It waits longer than usual: have it read by a person if it is urgent."
 
 
 def state_words(state: str) -> StateWords:

@@ -7,6 +7,7 @@ of an association, however it comes, is noticed once and leaves no file behind.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -91,6 +92,9 @@ class _Socket(AssociationSocket):  # type: ignore[misc]
         view = memoryview(content)
         deadline_s = time.monotonic() + self._timeout_s
         got = 0
+        # A sender with Nagle's algorithm (Debian's DCMTK, many modalities) waits for our acknowledgement in the middle
+        # of each C-STORE; the kernel would delay it by 40 ms and forgets this option after a while.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         while got < nr_bytes:
             count = self.socket.recv_into(view[got:])
             if not count:
@@ -99,6 +103,13 @@ class _Socket(AssociationSocket):  # type: ignore[misc]
             if got < nr_bytes and time.monotonic() > deadline_s:
                 raise TimeoutError("PDU took too long")
         return content if got == nr_bytes else content[:got]
+
+    def _shutdown_socket(self) -> None:
+        """Close even where the peer is gone already; the library then leaves the descriptor open."""
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
 
 
 class _Network(DULServiceProvider):  # type: ignore[misc]
@@ -155,12 +166,19 @@ class _Association(Association):  # type: ignore[misc]
         finally:
             if self.dul.is_alive():
                 self.dul.kill_dul()
-                if self.dul.socket and self.dul.socket.socket:
-                    self.dul.socket._shutdown_socket()
+                self.dul.socket._shutdown_socket()
                 self.dul.join()
             for file in self._spools:
                 file.discard()
             self._service.ended(self.number)
+
+    def _serve_request(self, message: Any, context_id: int) -> None:
+        """A command that lacks what it must have gets an A-ABORT; the library would leave the sender waiting."""
+        if message.is_valid_request:
+            super()._serve_request(message, context_id)
+        else:
+            _LOG.warning("association %d: incomplete command", self.number)
+            self.abort()
 
     def _decide(self, event: evt.Event) -> None:
         """Reject what the board does not allow. pynetdicom only logs what a notification handler raises, so: reject."""
