@@ -110,7 +110,7 @@ def _json_option(command: Parser) -> None:
 
 def _up_options(command: Parser) -> None:
     command.add_argument("path", nargs="?", type=Path, help="file, folder or JPEG to send (default: the sample study)")
-    command.add_argument("--once", action="store_true", help="stop after the report; exit 1 if anything was not read")
+    command.add_argument("--once", action="store_true", help="stop after the report")
     command.add_argument("--port", metavar="N", type=_port_or_free, help="DICOM port; 0 picks a free one")
     command.add_argument("--web-port", metavar="N", type=_port_or_free, help="port of the page; 0 picks a free one")
     command.add_argument("--verbose", action="store_true", help="show what the services log")

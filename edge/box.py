@@ -38,8 +38,9 @@ STOP_TIMEOUT_S = 10.0
 POLL_S = 0.1
 TELL_EVERY_S = 5.0  # while waiting
 LOG_LINES = 15  # of a dead service
-READ = ("draft", "signed")
-ENDED = (*READ, "refused", "failed")
+REPORTED = ("draft", "signed")
+ANSWERED = (*REPORTED, "refused")
+ENDED = (*ANSWERED, "failed")
 
 
 class BoxError(RadboxError):
@@ -53,7 +54,7 @@ class _StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class _Service:
+class Service:
     """A running service and the last lines of its log."""
 
     name: str
@@ -63,9 +64,9 @@ class _Service:
 
 
 @dataclass(frozen=True)
-class _Box:
+class Box:
     board: Board
-    services: tuple[_Service, ...]
+    services: tuple[Service, ...]
     store: Store
     stop: Stop
     start_monotonic_s: float
@@ -77,23 +78,18 @@ class _Box:
 
 
 def up(board: Board, options: Sequence[str], path: Path | None, *, once: bool, verbose: bool) -> int:
-    """Run the whole box; returns 0, or 1 if something that was sent was not read.
+    """Run the whole box; returns 0, or 1 if something that was sent got neither a draft nor a refusal.
 
     options: what makes a service load the same board. path: what to send, None for the sample. once: stop after the
     report instead of staying up. Port 0 means a free one. Raises ConfigError (config.port), BoxError, and what
     sending and the store raise.
     """
-    board = _with_ports(board)
-    stop = Stop()
-    start = time.monotonic()
-    _say(f"starting receiver, worker and page of board {board.name!r}; studies are kept in {_near(board.data_dir)}")
-    with contextlib.ExitStack() as stack:
-        store = stack.enter_context(contextlib.closing(open_store(board.data_dir, key=database_key())))
-        services = stack.enter_context(_services(board, options, verbose))
-        box = _Box(board, services, store, stop, start)
+    all_read = True
+    with running(board, options, verbose=verbose) as box:
         try:
-            _wait_until_ready(box)
-            _say(f"the receiver answers C-ECHO on port {board.receive.port}, the page on {box.page} {_since(start)}")
+            wait_until_ready(box)
+            place = f"port {box.board.receive.port}, the page on {box.page}"
+            _say(f"the receiver answers C-ECHO on {place} {_since(box.start_monotonic_s)}")
             all_read = _read(box, path)
             print(f"\nPage: {box.page}", flush=True)
             if not once:
@@ -103,6 +99,22 @@ def up(board: Board, options: Sequence[str], path: Path | None, *, once: bool, v
             _say("stopping")
             return 0
     return int(not all_read)
+
+
+@contextlib.contextmanager
+def running(board: Board, options: Sequence[str] = (), *, verbose: bool = False) -> Iterator[Box]:
+    """The started services of `board`, stopped on leaving; port 0 means a free one. They may not answer yet.
+
+    options: what makes a service load the same board. Raises ConfigError (config.port), StoreError.
+    """
+    board = _with_ports(board)
+    stop = Stop()
+    start = time.monotonic()
+    _say(f"starting receiver, worker and page of board {board.name!r}; studies are kept in {_near(board.data_dir)}")
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(contextlib.closing(open_store(board.data_dir, key=database_key())))
+        services = stack.enter_context(_services(board, options, verbose))
+        yield Box(board, services, store, stop, start)
 
 
 def _with_ports(board: Board) -> Board:
@@ -128,10 +140,10 @@ def _free_port(what: str, host: str, port: int, option: str) -> int:
 
 
 @contextlib.contextmanager
-def _services(board: Board, options: Sequence[str], verbose: bool) -> Iterator[tuple[_Service, ...]]:
+def _services(board: Board, options: Sequence[str], verbose: bool) -> Iterator[tuple[Service, ...]]:
     """The three services, stopped on leaving: SIGTERM, and SIGKILL for one that does not end."""
     common = (*options, "--data-dir", str(board.data_dir), "--parent", str(os.getpid()))
-    services: list[_Service] = []
+    services: list[Service] = []
     try:
         for name, own in (
             ("receive", ("--port", str(board.receive.port))),
@@ -152,7 +164,7 @@ def _services(board: Board, options: Sequence[str], verbose: bool) -> Iterator[t
             service.reader.join()
 
 
-def _start(name: str, options: Sequence[str], verbose: bool) -> _Service:
+def _start(name: str, options: Sequence[str], verbose: bool) -> Service:
     # A session of its own: Ctrl-C reaches only this process, which then stops the services in order.
     process = subprocess.Popen(
         (sys.executable, "-m", "edge", name, *options),
@@ -166,7 +178,7 @@ def _start(name: str, options: Sequence[str], verbose: bool) -> _Service:
     log: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
     reader = threading.Thread(target=_follow, args=(name, process, log, verbose), name=f"log of {name}", daemon=True)
     reader.start()
-    return _Service(name, process, log, reader)
+    return Service(name, process, log, reader)
 
 
 def _follow(name: str, process: subprocess.Popen[str], log: collections.deque[str], verbose: bool) -> None:
@@ -179,7 +191,7 @@ def _follow(name: str, process: subprocess.Popen[str], log: collections.deque[st
                 print(f"{name:8s}| {line}", end="", file=sys.stderr, flush=True)
 
 
-def _wait_for(box: _Box, what: str, find: Callable[[], bool], timeout_s: float) -> bool:
+def _wait_for(box: Box, what: str, find: Callable[[], bool], timeout_s: float) -> bool:
     """True once `find` finds something, False after `timeout_s`. Raises _StoppedError, BoxError (box.service-died)."""
     start = told = time.monotonic()
     while not find():
@@ -201,7 +213,7 @@ def _wait_for(box: _Box, what: str, find: Callable[[], bool], timeout_s: float) 
     return True
 
 
-def _wait_until_ready(box: _Box) -> None:
+def wait_until_ready(box: Box) -> None:
     """Until the receiver answers C-ECHO and the page answers. Raises BoxError (box.not-answering)."""
     receive, web = box.board.receive, box.board.web
     for what, answers in (
@@ -212,8 +224,8 @@ def _wait_until_ready(box: _Box) -> None:
             raise BoxError(f"expected {what} to answer within {START_TIMEOUT_S:.0f} s", code="box.not-answering")
 
 
-def _read(box: _Box, path: Path | None) -> bool:
-    """Send, wait and print what becomes of every study; True if every object was taken in and every study read."""
+def _read(box: Box, path: Path | None) -> bool:
+    """Send, wait and print what becomes of every study; True if every object was taken in and every study answered."""
     receive = box.board.receive
     start = time.monotonic()
     items = to_send(path, PhantomOptions())
@@ -225,8 +237,8 @@ def _read(box: _Box, path: Path | None) -> bool:
     for result in refused:
         print(f"\nNot taken in: {result.message}; see {box.page}quarantine")
     keys = _study_keys(box.store, taken)
-    read = [_show(box, key) for key in keys]
-    return all(read) and not refused
+    answered = [_show(box, key) for key in keys]
+    return all(answered) and not refused
 
 
 def _study_keys(store: Store, sop_instance_uids: set[str]) -> list[int]:
@@ -244,8 +256,8 @@ def _study_keys(store: Store, sop_instance_uids: set[str]) -> list[int]:
     return sorted(keys)
 
 
-def _show(box: _Box, key: int) -> bool:
-    """Wait for the reading of one study and print it; True if there is a draft."""
+def _show(box: Box, key: int) -> bool:
+    """Wait for the reading of one study and print it; True if there is a draft or a refusal with its reason."""
 
     def ended() -> bool:
         return _state(box, key) in ENDED or bool(_worker_trouble(box))
@@ -259,19 +271,19 @@ def _show(box: _Box, key: int) -> bool:
         return False
     seconds = detail.timings_s.get("total")
     print(f"\nStudy {key}: {detail.state}" + (f", read in {seconds:.2f} s" if seconds else "") + f", {place}\n")
-    if detail.state in READ:
+    if detail.state in REPORTED:
         print(render_text(from_json(detail.report_json), load_graph()), end="", flush=True)
-        return True
-    print(f"{detail.message} [{detail.code}]", flush=True)
-    return False
+    else:
+        print(f"{detail.message} [{detail.code}]", flush=True)
+    return detail.state in ANSWERED
 
 
-def _state(box: _Box, key: int) -> str:
+def _state(box: Box, key: int) -> str:
     detail = box.store.study(key)
     return detail.state if detail else ""
 
 
-def _worker_trouble(box: _Box) -> str:
+def _worker_trouble(box: Box) -> str:
     """What keeps this box's worker, not an earlier one, from reading; "" if nothing."""
     for row in box.store.services():
         current = row.boot_id == boot_id() and row.monotonic_s >= box.start_monotonic_s

@@ -73,7 +73,7 @@ class DecoderSpec:
 
 @dataclass(frozen=True)
 class GateSpec:
-    """chest: logit from which an image counts as an upright frontal chest X-ray; child: logit of the population head."""
+    """chest: logit from which an image counts as a frontal chest X-ray; child: logit of the population head."""
 
     chest: float
     child: float
@@ -140,7 +140,9 @@ def load_bundle(path: Path, trusted_keys: Path = TRUSTED_KEYS) -> Bundle:
     """
     manifest_path = path / "manifest.json"
     if not manifest_path.is_file():
-        raise BundleError(f"There is no model bundle in {path.name!r}: manifest.json is missing.", code="bundle.missing")
+        raise BundleError(
+            f"There is no model bundle in {path.name!r}: manifest.json is missing.", code="bundle.missing"
+        )
     document = _read(manifest_path, LARGEST_MANIFEST_BYTES)
     signature = path / "manifest.sig"
     if not signature.is_file():
@@ -164,9 +166,7 @@ def verify_signature(document: bytes, signature: bytes, trusted_keys: str) -> No
         except InvalidSignature:
             continue
         return
-    raise BundleError(
-        "The model bundle's signature does not match any key this box trusts.", code="bundle.signature"
-    )
+    raise BundleError("The model bundle's signature does not match any key this box trusts.", code="bundle.signature")
 
 
 def parse_manifest(document: bytes) -> Manifest:
@@ -219,5 +219,7 @@ def _read(path: Path, limit_bytes: int) -> bytes:
     with path.open("rb") as stream:
         content = stream.read(limit_bytes + 1)
     if len(content) > limit_bytes:
-        raise BundleError(f"The model bundle's file {path.name!r} is over {limit_bytes} bytes.", code="bundle.too-large")
+        raise BundleError(
+            f"The model bundle's file {path.name!r} is over {limit_bytes} bytes.", code="bundle.too-large"
+        )
     return content

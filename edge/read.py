@@ -60,7 +60,9 @@ def find_studies(paths: Sequence[Path]) -> Iterator[Source]:
     """
     for path in paths:
         if not path.exists():
-            raise RadboxError(f"expected a file or a folder, got a path that does not exist: {path}", code="read.no-such-path")
+            raise RadboxError(
+                f"expected a file or a folder, got a path that does not exist: {path}", code="read.no-such-path"
+            )
         if path.is_file():
             yield Source((path,))
         else:

@@ -8,7 +8,10 @@ from typing import Any
 from edge.bundle import Manifest
 
 POPULATION = {"nih": "adult", "kermany": "child"}
-TITLE = {"nih": "Adults: NIH ChestX-ray14 (labels text-mined)", "kermany": "Children of 1 to 5: Kermany et al. (labels by clinicians)"}
+TITLE = {
+    "nih": "Adults: NIH ChestX-ray14 (labels text-mined)",
+    "kermany": "Children of 1 to 5: Kermany et al. (labels by clinicians)",
+}
 
 
 def write_card(measured: dict[str, Any], manifest: Manifest, path: Path) -> None:
@@ -48,7 +51,9 @@ def _source(name: str, result: dict[str, Any], manifest: Manifest) -> str:
     ]
     for code, m in result["findings"].items():
         offered = manifest.findings[code][POPULATION[name]].offered
-        stated = [str(m["stated"]), *(_share(m[k]) for k in ("sensitivity", "specificity", "ppv"))] if offered else ["-"] * 4
+        stated = (
+            [str(m["stated"]), *(_share(m[k]) for k in ("sensitivity", "specificity", "ppv"))] if offered else ["-"] * 4
+        )
         lines.append(
             f"| {code} | {m['n']} | {m['positives']} ({m['prevalence']:.0%}) | {m['auroc']:.3f} ({m['low']:.3f} to {m['high']:.3f}) "
             f"| {m['auroc_retrieval']:.3f} | {m['ece']:.3f} | {m['brier']:.3f} ({m['brier_constant']:.3f}) "
@@ -66,11 +71,18 @@ def _not_validated(manifest: Manifest) -> str:
     for population in ("adult", "child"):
         codes = [c for c, p in manifest.findings.items() if not p[population].offered]
         lines.append(f"- {population}: {', '.join(codes)}")
-    return "\n".join(lines) + "\n\nThese are scored but never stated. Fewer than 5 positives in the test part: not measured at all."
+    return (
+        "\n".join(lines)
+        + "\n\nThese are scored but never stated. Fewer than 5 positives in the test part: not measured at all."
+    )
 
 
 def _gate(gate: dict[str, dict[str, int]]) -> str:
-    lines = ["\n## The gate on pictures of other sources\n", "| pictures | accepted | refused, by code |", "|---|---|---|"]
+    lines = [
+        "\n## The gate on pictures of other sources\n",
+        "| pictures | accepted | refused, by code |",
+        "|---|---|---|",
+    ]
     for name, counts in gate.items():
         refused = ", ".join(f"{k} {v}" for k, v in sorted(counts.items()) if k != "accepted")
         lines.append(f"| {name} | {counts.get('accepted', 0)} of {sum(counts.values())} | {refused} |")

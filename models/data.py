@@ -3,7 +3,7 @@
     python -m models.data DATA_DIR CACHE_DIR
 
 writes one `<source>.npz` a source: images (N, 256, 256) uint8, labels (N, 14) int8 (-1 unknown), child (N,) int8,
-split (N,) of train / val / test, patient (N,), name (N,) of the file; masks (N, 3, 64, 64) uint8 where the source has them.
+split (N,) of train / val / test, patient (N,), name (N,) of the file; masks (N, 3, 64, 64) uint8 where there are any.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -123,9 +124,10 @@ def ultrasound(data: Path) -> Source:
 def load(cache: Path, name: str) -> Source:
     """Read one cached source."""
     with np.load(cache / f"{name}.npz") as arrays:
-        masks = arrays["masks"] if "masks" in arrays else None
-        keys = ("images", "labels", "child", "split", "patient", "name")
-        return Source(*(arrays[k] for k in keys), masks)
+        masks = arrays.get("masks")
+        images, labels, child = (arrays[k] for k in ("images", "labels", "child"))
+        split, patient, name_of = (arrays[k] for k in ("split", "patient", "name"))
+        return Source(images, labels, child, split, patient, name_of, masks)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -173,7 +175,7 @@ def _mask(path: Path, extent: Extent) -> np.ndarray:
 
 def _halves(lungs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split a mask of both lungs by the two largest components, or at the emptiest middle column."""
-    count, components, stats, centres = cv2.connectedComponentsWithStats(lungs.astype(np.uint8))
+    _, components, stats, centres = cv2.connectedComponentsWithStats(lungs.astype(np.uint8))
     order = np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:2] + 1
     if len(order) == 2 and stats[order[1], cv2.CC_STAT_AREA] > 0.15 * stats[order[0], cv2.CC_STAT_AREA]:
         first, second = sorted(order, key=lambda i: centres[i][0])
@@ -203,7 +205,7 @@ def main(data: Path, cache: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     for name, build in SOURCES.items():
         source = build(data)
-        masks = {} if source.masks is None else {"masks": source.masks}
+        masks: dict[str, Any] = {} if source.masks is None else {"masks": source.masks}
         np.savez(
             cache / f"{name}.npz", images=source.images, labels=source.labels, child=source.child,
             split=source.split, patient=source.patient, name=source.name, **masks,
@@ -211,7 +213,7 @@ def main(data: Path, cache: Path) -> None:
         for split in ("train", "val", "test"):
             part = source.part(split)
             positive = (part.labels == 1).sum(axis=0)
-            print(f"{name:11s} {split:5s} n={len(part.images):5d} patients={len(set(part.patient)):5d} {positive.tolist()}")
+            print(f"{name:11s} {split:5s} n={len(part.images)} patients={len(set(part.patient))} {positive.tolist()}")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,9 @@ def score_phantoms(reader: Reader) -> dict[str, Any]:
         options = PhantomOptions(seed=PHANTOM_SEED + i, size=512, detail="fast", lesion=random_lesion(rng, kind))
         phantom = make_phantom(options)
         truth = phantom.truth
-        outcome = reader.read(Study((Radiograph(phantom.pixels, modality="DX", body_part="CHEST", view="PA", age_years=50),))).outcome
+        outcome = reader.read(
+            Study((Radiograph(phantom.pixels, modality="DX", body_part="CHEST", view="PA", age_years=50),))
+        ).outcome
         counts["phantoms"] += 1
         if not isinstance(outcome, Report):
             counts["refused"] += 1
@@ -198,8 +200,9 @@ def evaluate(data: Path, cache: Path, path: Path) -> dict[str, Any]:
 
 def _adults(part: Source) -> Source:
     rows = np.flatnonzero(part.child == 0)
-    columns = (getattr(part, k)[rows] for k in ("images", "labels", "child", "split", "patient", "name"))
-    return Source(*columns, None)
+    return replace(
+        part, **{k: getattr(part, k)[rows] for k in ("images", "labels", "child", "split", "patient", "name")}
+    )
 
 
 def measure_and_write(data: Path, cache: Path, path: Path) -> None:

@@ -88,7 +88,13 @@ def export_tflite(encoder: Encoder, images: np.ndarray, path: Path) -> None:
 
 def export_onnx(encoder: Encoder, images: np.ndarray, path: Path) -> None:
     """QDQ int8 as TensorRT wants it: symmetric, per channel, zero points 0, bias left float, opset 19."""
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Images(CalibrationDataReader):

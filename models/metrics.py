@@ -23,7 +23,11 @@ def auroc(labels: Array, scores: Array) -> float:
 
 
 def interval(
-    measure: Callable[[Array, Array], float], labels: Array, scores: Array, patients: npt.NDArray[np.str_], seed: int = 0
+    measure: Callable[[Array, Array], float],
+    labels: Array,
+    scores: Array,
+    patients: npt.NDArray[np.str_],
+    seed: int = 0,
 ) -> tuple[float, float]:
     """95 % percentile interval of `measure` over RESAMPLES bootstrap samples of patients."""
     rng = np.random.default_rng(seed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ def thorax(index: int) -> dict[str, object]:
     rng = np.random.default_rng(SEED + index)
     plain = rng.random() < PLAIN_SHARE
     lesion = None if plain else random_lesion(rng, PHANTOM_FINDINGS[index % len(PHANTOM_FINDINGS)])
-    view = "AP" if rng.random() < 0.35 else "PA"
+    view: Literal["PA", "AP"] = "AP" if rng.random() < 0.35 else "PA"
     options = PhantomOptions(seed=SEED + index, size=288, detail="fast", lesion=lesion, view=view)
     phantom = make_phantom(options)
     prepared = prepare(Radiograph(pixels=phantom.pixels))
@@ -69,10 +70,14 @@ def main() -> None:
     columns = {k: np.array([t[k] for t in thoraces]) for k in thoraces[0]}
     columns["labels"] = columns["labels"].astype(np.int8)
     _save(options.cache / "phantom.npz", **columns)
-    _save(options.cache / "other.npz", images=np.stack(others), labels=np.full((len(others), len(FINDINGS)), UNKNOWN, np.int8))
+    _save(
+        options.cache / "other.npz",
+        images=np.stack(others),
+        labels=np.full((len(others), len(FINDINGS)), UNKNOWN, np.int8),
+    )
 
 
-def _save(path: Path, **columns: np.ndarray) -> None:
+def _save(path: Path, **columns: Any) -> None:
     n = len(columns["images"])
     numbers = np.array([str(i) for i in range(n)])
     split = np.where(np.arange(n) % 8 == 0, "val", np.where(np.arange(n) % 8 == 1, "test", "train"))

@@ -101,7 +101,10 @@ class Mixer:
         images = [
             _signed(other.images[self.samplers[name].take(third)]),
             _signed(self.sources["ultrasound"].images[self.samplers["ultrasound"].take(third)]),
-            *(augment.spoil(_signed(self.sources[s].images[self.samplers[s].take(k)]), self.generator) for s, k in spoiled),
+            *(
+                augment.spoil(_signed(self.sources[s].images[self.samplers[s].take(k)]), self.generator)
+                for s, k in spoiled
+            ),
         ]
         unknown = torch.full((n, len(FINDINGS)), float(UNKNOWN))
         return {
@@ -177,7 +180,9 @@ def train(cache: Path, weights: Path, out: Path, epochs: int, seed: int) -> None
     load_imagenet(model.backbone, weights)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mixer = Mixer(cache, seed + 1000 * _epochs_done(out / "last.pt"))  # a second start draws other batches
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE))
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
+    )
     backbone = list(model.backbone.parameters())
     heads = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
     groups = [{"params": backbone, "lr": LEARNING_RATE * BACKBONE_SHARE}, {"params": heads, "lr": LEARNING_RATE}]
@@ -201,7 +206,10 @@ def train(cache: Path, weights: Path, out: Path, epochs: int, seed: int) -> None
             sums = {k: sums[k] + float(v.detach()) / mixer.steps for k, v in parts.items()}
         scores = validate(average.module, cache)
         mean = float(np.mean(list(scores.values())))
-        print(f"epoch {epoch + 1} {time.monotonic() - began:.0f}s loss {_short(sums)} mean {mean:.4f} {_short(scores)}", flush=True)
+        print(
+            f"epoch {epoch + 1} {time.monotonic() - began:.0f}s loss {_short(sums)} mean {mean:.4f} {_short(scores)}",
+            flush=True,
+        )
         if mean > best:
             best = mean
             torch.save(average.module.state_dict(), out / "encoder.pt")
@@ -226,7 +234,11 @@ def _resume(path: Path, model, average, optimizer, schedule) -> tuple[int, float
 
 def _rate(step: int, total: int) -> float:
     warm = 100
-    return min(1.0, step / warm) if step < warm else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
+    return (
+        min(1.0, step / warm)
+        if step < warm
+        else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
+    )
 
 
 def _positive_weight(source: Source) -> np.ndarray:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from edge.report.grammar import CodedFinding, Grammar
 from edge.report.graph import load_graph
+from edge.report.schema import Certainty, Side, Zone
 from models import augment
 from models.data import Source, load
 from models.findings import FINDINGS, SIDES, SPECIAL, VOCABULARY, ZONES
@@ -34,7 +36,7 @@ BIAS_GRID = np.arange(-1.0, 4.01, 0.25)
 
 @dataclass
 class Examples:
-    """tokens (M, 256, 128) float16; masks (M, 3, 16, 16) float16; logits (M, 14); label (M, 14); side, zone (M,) or -1."""
+    """tokens (M, 256, 128), masks (M, 3, 16, 16) float16; logits, labels (M, 14); side, zone (M,) or -1."""
 
     tokens: np.ndarray
     masks: np.ndarray
@@ -111,7 +113,8 @@ class Sequences:
             side = SIDES[self.all.side[row]] if told else str(self.rng.choice(node.sides))
             zone = ZONES[self.all.zone[row]] if told else str(self.rng.choice(node.zones))
             certainty = "present" if self.all.logits[row, i] > 0 else "possible"
-            coded.append(CodedFinding(FINDINGS[i], side, zone, certainty))
+            words = (cast(Side, side), cast(Zone, zone), cast(Certainty, certainty))
+            coded.append(CodedFinding(FINDINGS[i], *words))
             known += [True, told or len(node.sides) == 1, told or len(node.zones) == 1, True]
         sequence = self.grammar.encode(coded)
         return list(sequence), known + [True] * (len(sequence) - len(known))
@@ -215,11 +218,13 @@ def main() -> None:
     balance(decoder, [val["nih"], val["kermany"], val["phantom"]], sequences.grammar)
     for name, part in val.items():
         said, side, zone = written(decoder, part, sequences.grammar)
-        print(name, "val Youden", round(youden(said, part.labels), 3), "written per image", round(said.sum() / len(said), 2))
+        rate = said.sum() / len(said)
+        print(f"{name} val: Youden index {youden(said, part.labels):.3f}, {rate:.2f} findings written an image")
         if name == "phantom":
             rows, columns = np.nonzero(said & (part.labels == 1))
-            print("phantom side right", round(float((side[rows, columns] == part.side[rows]).mean()), 3),
-                  "zone right", round(float((zone[rows, columns] == part.zone[rows]).mean()), 3), "of", len(rows))  # fmt: skip
+            pairs = ((side, part.side), (zone, part.zone))
+            right = [float((told[rows, columns] == true[rows]).mean()) for told, true in pairs]
+            print(f"phantom val: side right {right[0]:.3f}, zone right {right[1]:.3f} of {len(rows)}")
     torch.save(decoder.state_dict(), options.run / "decoder.pt")
 
 

@@ -31,7 +31,8 @@ class _Outer:
 def _good() -> dict[str, Any]:
     inner = {"name": "n", "word": "a"}
     return {
-        "count": 1, "share": 1, "flag": True, "inner": inner, "many": [inner, inner], "pair": [1, 2], "table": {"x": 0.5},
+        "count": 1, "share": 1, "flag": True, "inner": inner, "many": [inner, inner], "pair": [1, 2],
+        "table": {"x": 0.5},
     }  # fmt: skip
 
 

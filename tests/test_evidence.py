@@ -46,7 +46,7 @@ def test_both_lungs_are_bilateral_and_all_zones_diffuse() -> None:
 
 
 def test_the_box_is_the_component_of_the_peak_only() -> None:
-    grid = _spot(3, 3) + 0.9 * _spot(10, 11)
+    grid = (_spot(3, 3) + 0.9 * _spot(10, 11)).astype(np.float32)
     assert locate(grid, _masks()).box == (3, 3, 5, 5)
 
 

@@ -24,7 +24,7 @@ def textured(height: int = 300, width: int = 300) -> np.ndarray:
     """Structure at all scales, as anatomy has: noise with a 1/f amplitude spectrum, 0.1 to 0.9."""
     rng = np.random.default_rng(3)
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]
-    spectrum = np.exp(2j * np.pi * rng.random((height, width))) / (np.hypot(fy, fx) + 1 / 300) ** 1.5
+    spectrum = np.exp(2j * np.pi * rng.random((height, width))) / (np.hypot(fy, fx) + 1 / max(height, width)) ** 1.5
     image = np.real(np.fft.ifft2(spectrum))
     low, high = np.percentile(image, (1, 99))
     return (0.1 + 0.8 * np.clip((image - low) / (high - low), 0, 1)).astype(np.float32)

@@ -21,7 +21,8 @@ def test_shape_dtype_and_range() -> None:
     prepared = prepare(_radiograph(_texture(700, 500)))
     assert prepared.tensor.shape == (1, 1, 256, 256)
     assert prepared.tensor.dtype == np.float32
-    assert -1.0 <= float(prepared.tensor.min()) and float(prepared.tensor.max()) <= 1.0
+    assert float(prepared.tensor.min()) >= -1.0
+    assert float(prepared.tensor.max()) <= 1.0
     assert (prepared.extent.x0, prepared.extent.y0, prepared.extent.x1, prepared.extent.y1) == (0.0, 0.0, 1.0, 1.0)
 
 

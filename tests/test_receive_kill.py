@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from tests.receiver_process import ReceiverProcess, claims, encoded, radiograph, send_bytes, wait_for
@@ -49,6 +50,7 @@ class Sender(threading.Thread):
             association.release()
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     moments = random.Random(20240607)
     kills = 0

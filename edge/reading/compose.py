@@ -73,9 +73,7 @@ def compose(seen: Observed, bundle: Bundle, graph: Graph, backend: str) -> Repor
         scores=scores,
         rules=(),
         limits=_limits(seen, technique),
-        model=ModelVersion(
-            bundle.manifest.id, bundle.manifest.version, bundle.sha256, backend, graph.sha256
-        ),
+        model=ModelVersion(bundle.manifest.id, bundle.manifest.version, bundle.sha256, backend, graph.sha256),
         thresholds={f: specs[f].possible for f in bundle.findings if f in offered},
     )
 
@@ -133,9 +131,7 @@ def _evidence(located: Located, extent: Extent) -> Evidence:
     box = None
     if located.box is not None:
         x0, y0, x1, y1 = (v / cells for v in located.box)
-        box = Box(
-            extent.x0 + x0 * width, extent.y0 + y0 * height, extent.x0 + x1 * width, extent.y0 + y1 * height
-        )
+        box = Box(extent.x0 + x0 * width, extent.y0 + y0 * height, extent.x0 + x1 * width, extent.y0 + y1 * height)
     return Evidence(
         grid=grid,
         extent=Box(extent.x0, extent.y0, extent.x1, extent.y1),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 from pydicom import config, dcmread, uid
@@ -35,7 +37,7 @@ def read_dicom(path: Path) -> tuple[Radiograph, ...]:
             `dicom.transfer-syntax-unsupported`, `dicom.decoder-memory`.
         StorageError: the file itself cannot be read.
     """
-    with _quiet():
+    with _quiet(), _translated(DicomError.default_code, "expected a DICOM object, got one that cannot be parsed"):
         ds = _parse(path)
         transfer_syntax = _transfer_syntax(ds)
         _check_has_image(ds)
@@ -68,9 +70,11 @@ def _radiographs(ds: FileDataset, transfer_syntax: UID) -> tuple[Radiograph, ...
 
 
 def _parse(path: Path) -> FileDataset:
-    with warnings.catch_warnings(record=True) as told, _translated(DicomError.default_code, "expected a DICOM object"):
+    with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        ds = dcmread(path, force=True)
+        # A map gives what is left of the file, whatever length an element claims; a file would allocate the claim.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            ds = dcmread(cast(BinaryIO, content), force=True)
         if not ds:
             raise DicomError("expected a DICOM object, got a file without a single attribute")
     # pydicom ends a data set at the end of the file and tells only by a warning that it came early.
@@ -131,6 +135,7 @@ def _translated(code: str, message: str) -> Iterator[None]:
     The original is not chained: its text may quote patient data.
     """
     failed: RadboxError
+    kind = DecodeError if code == DecodeError.default_code else DicomError
     try:
         yield
     except RadboxError:
@@ -138,9 +143,14 @@ def _translated(code: str, message: str) -> Iterator[None]:
     except MemoryError:
         failed = DecodeError("expected an image that fits the memory limit, got more", code="dicom.decoder-memory")
     except OSError as error:
-        failed = StorageError(f"expected a readable file, got {error.strerror or 'a failed read'}")
-    except Exception as error:
-        kind = DecodeError if code == DecodeError.default_code else DicomError
+        if error.errno is None:  # pydicom's own, for bytes that are not DICOM
+            failed = kind(f"{message} ({type(error).__name__})", code=code)
+        else:
+            failed = StorageError(f"expected a readable file, got {error.strerror}")
+    except BaseException as error:
+        # A panic of a codec written in Rust is no Exception; everything else that is none is not ours to stop.
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
         failed = kind(f"{message} ({type(error).__name__})", code=code)
     else:
         return

@@ -36,7 +36,8 @@ def activation_map(tokens: F32, weight: F32) -> F32:
     side = int(len(tokens) ** 0.5)
     grid = np.maximum(tokens @ weight, 0.0).reshape(side, side)
     peak = float(grid.max())
-    return (grid / peak if peak > 0 else grid).astype(np.float32)
+    scaled: F32 = (grid / peak if peak > 0 else grid).astype(np.float32)
+    return scaled
 
 
 def locate(grid: F32, masks: F32) -> Located:
@@ -63,7 +64,9 @@ def _halves(masks: F32) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """
     columns = np.arange(masks.shape[2])
     right, left = (masks[i].sum(axis=0) for i in (RIGHT, LEFT))
-    centre_right = float((right * columns).sum() / max(float(right.sum()), 1e-6)) if right.any() else 0.25 * len(columns)
+    centre_right = (
+        float((right * columns).sum() / max(float(right.sum()), 1e-6)) if right.any() else 0.25 * len(columns)
+    )
     centre_left = float((left * columns).sum() / max(float(left.sum()), 1e-6)) if left.any() else 0.75 * len(columns)
     midline = 0.5 * (centre_right + centre_left)
     on_right = np.broadcast_to(columns < midline, masks.shape[1:])

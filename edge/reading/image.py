@@ -40,7 +40,7 @@ class Prepared:
 
 
 def prepare(radiograph: Radiograph, size: int = INPUT_SIZE) -> Prepared:
-    """Turn `radiograph.pixels` (H, W) float32 in [0, 1] into the encoder's input (1, 1, size, size) float32 in [-1, 1]."""
+    """`radiograph.pixels` (H, W) float32 in [0, 1] -> the encoder's input (1, 1, size, size) float32 in [-1, 1]."""
     pixels = radiograph.pixels
     height, width = pixels.shape
     top, bottom = _border(pixels)

@@ -36,7 +36,7 @@ def _no_stage(name: str) -> None:
 
 @dataclass(frozen=True)
 class Reading:
-    """What came out. reference: index in `Study.radiographs` of the image that the evidence lies on; None if refused."""
+    """What came out. reference: index in `Study.radiographs` of the image the evidence lies on; None if refused."""
 
     outcome: Report | Refusal
     reference: int | None
@@ -116,8 +116,7 @@ class Reader:
         on_stage("evidence")
         row = {finding: i for i, finding in enumerate(self.bundle.findings)}
         located = {
-            coded.finding: locate(activation_map(tokens, self._cam_weight[row[coded.finding]]), masks)
-            for coded in said
+            coded.finding: locate(activation_map(tokens, self._cam_weight[row[coded.finding]]), masks) for coded in said
         }
         return Observed(
             reference=reference.radiograph,

@@ -144,5 +144,7 @@ def _render(board: Board, claimed: ClaimedStudy, study: Study, reading: Reading)
     shown = study.radiographs[reading.reference or 0]
     folder = Path("rendered") / str(claimed.study_key) / str(claimed.attempt)
     durable.make_directory(board.data_dir / folder)
-    durable.write_file(board.data_dir / folder / "image.png", display_png(shown, NOT_READ_MARK if refused else DRAFT_MARK))
+    durable.write_file(
+        board.data_dir / folder / "image.png", display_png(shown, NOT_READ_MARK if refused else DRAFT_MARK)
+    )
     return str(folder)

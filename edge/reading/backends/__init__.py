@@ -47,7 +47,7 @@ class Opened:
 
 
 def load_backend(name: str, bundle: Bundle, threads: int) -> Encoder:
-    """Import backend `name` and load the bundle's encoder. Raises BackendError (backend.unknown, backend.absent, ...)."""
+    """Import backend `name` and load the bundle's encoder. Raises BackendError (backend.unknown, .absent, .load)."""
     if name not in KNOWN:
         raise BackendError(f"Expected a backend out of {', '.join(KNOWN)}, got {name!r}.", code="backend.unknown")
     module = importlib.import_module(f"edge.reading.backends.{name}")
@@ -78,11 +78,11 @@ def probe_in_child(name: str, bundle: Bundle, threads: int, timeout_s: float = P
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
-        raise BackendError(f"Backend {name} did not finish loading in {timeout_s:.0f} s.", code="backend.hung") from error
-    if done.returncode < 0:
         raise BackendError(
-            f"Backend {name} died while loading (signal {-done.returncode}).", code="backend.crashed"
-        )
+            f"Backend {name} did not finish loading in {timeout_s:.0f} s.", code="backend.hung"
+        ) from error
+    if done.returncode < 0:
+        raise BackendError(f"Backend {name} died while loading (signal {-done.returncode}).", code="backend.crashed")
     if done.returncode:
         code, _, message = (done.stdout.strip().splitlines() or ["backend.failed "])[-1].partition(" ")
         raise BackendError(message or f"Backend {name} failed to load.", code=code)

@@ -15,8 +15,8 @@ from edge.reading.weights import read_tensors
 def check_golden(run: Callable[[F32], dict[str, F32]], bundle: Bundle) -> dict[str, float]:
     """Run every golden input; returns the largest error of each output, normalised by the output's spread.
 
-    error = mean |got - expected| / std(expected over all golden cases). Raises BackendError (backend.golden) when an output is
-    missing, has another shape, is not finite or is further off than the bundle's tolerance.
+    error = mean |got - expected| / std(expected over all golden cases). Raises BackendError (backend.golden) when an
+    output is missing, has another shape, is not finite or is further off than the bundle's tolerance.
     """
     golden = read_tensors(bundle.file("golden.safetensors"))
     inputs = golden["input"].astype(np.float32) / 127.5 - 1.0
@@ -28,7 +28,8 @@ def check_golden(run: Callable[[F32], dict[str, F32]], bundle: Bundle) -> dict[s
             worst[name] = max(worst.get(name, 0.0), error)
             if error > tolerance:
                 raise BackendError(
-                    f"The model's output {name!r} is off by {error:.3f} on the golden case, expected at most {tolerance:.3f}.",
+                    f"The model's output {name!r} is off by {error:.3f} on the golden case, "
+                    f"expected at most {tolerance:.3f}.",
                     code="backend.golden",
                 )
     return worst

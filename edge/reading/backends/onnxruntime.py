@@ -52,5 +52,14 @@ def _onnx_errors() -> tuple[type[Exception], ...]:
     """ONNX Runtime's own exceptions derive from Exception alone."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return (RuntimeError, ValueError, state.Fail, state.InvalidGraph, state.InvalidArgument, state.InvalidProtobuf,
-            state.NoSuchFile, state.NotImplemented, state.RuntimeException)
+    return (
+        RuntimeError,
+        ValueError,
+        state.Fail,
+        state.InvalidGraph,
+        state.InvalidArgument,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
