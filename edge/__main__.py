@@ -95,7 +95,7 @@ def parser() -> Parser:
         add("simulate", _simulate, "make a chest X-ray of a computed thorax and send it by DICOM or save it")
     )
     _json_option(add("doctor", _doctor, "check this box and say in plain words what to do"))
-    _json_option(add("bench", _bench, "measure seconds for each stage and memory for each process"))
+    _bench_options(add("bench", _bench, "measure seconds for each stage and memory for each process"))
     for name, (_module, summary) in SERVICES.items():
         service = add(name, _service, summary)
         if name != "worker":
@@ -106,6 +106,11 @@ def parser() -> Parser:
 
 def _json_option(command: Parser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def _bench_options(command: Parser) -> None:
+    command.add_argument("--studies", metavar="N", type=_count, default=20, help="how many to read (default: 20)")
+    _json_option(command)
 
 
 def _up_options(command: Parser) -> None:
@@ -145,6 +150,12 @@ def _port(text: str) -> int:
 def _port_or_free(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text!r}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
     return int(text)
 
 
@@ -215,7 +226,7 @@ def _doctor(parsed: Parsed) -> int:
 
 
 def _bench(parsed: Parsed) -> int:
-    return _call("edge.bench", "main", _load_board(parsed), parsed.json)
+    return _call("edge.bench", "main", _load_board(parsed), parsed.json, parsed.studies)
 
 
 def _simulate(parsed: Parsed) -> int:

@@ -102,13 +102,16 @@ def up(board: Board, options: Sequence[str], path: Path | None, *, once: bool, v
 
 
 @contextlib.contextmanager
-def running(board: Board, options: Sequence[str] = (), *, verbose: bool = False) -> Iterator[Box]:
+def running(
+    board: Board, options: Sequence[str] = (), *, verbose: bool = False, stop: Stop | None = None
+) -> Iterator[Box]:
     """The started services of `board`, stopped on leaving; port 0 means a free one. They may not answer yet.
 
-    options: what makes a service load the same board. Raises ConfigError (config.port), StoreError.
+    options: what makes a service load the same board. stop: by default one that listens to signals.
+    Raises ConfigError (config.port), StoreError.
     """
     board = _with_ports(board)
-    stop = Stop()
+    stop = stop or Stop()
     start = time.monotonic()
     _say(f"starting receiver, worker and page of board {board.name!r}; studies are kept in {_near(board.data_dir)}")
     with contextlib.ExitStack() as stack:

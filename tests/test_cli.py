@@ -81,7 +81,15 @@ def test_whole_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize(
     "line",
-    [[], ["fly"], ["read"], ["receive", "--port", "0"], ["up", "--port", "65536"], ["web", "--port", "no"]],
+    [
+        [],
+        ["fly"],
+        ["read"],
+        ["receive", "--port", "0"],
+        ["up", "--port", "65536"],
+        ["web", "--port", "no"],
+        ["bench", "--studies", "0"],
+    ],
 )
 def test_wrong_use_is_told_and_exits_2(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

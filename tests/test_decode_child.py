@@ -62,6 +62,11 @@ def test_the_child_reads_what_the_parent_would_and_stays_warm(decoder: Decoder, 
     assert decoder.pid == pid
 
 
+def test_codecs_cannot_print_into_the_log_of_the_box(decoder: Decoder) -> None:
+    decoder.start()
+    assert {str(Path(f"/proc/{decoder.pid}/fd/{stream}").readlink()) for stream in (1, 2)} == {os.devnull}
+
+
 def test_several_frames_and_odd_names(decoder: Decoder, tmp_path: Path) -> None:
     frames = np.arange(3 * 64, dtype=np.uint16).reshape(3, 8, 8)
     path = save(image_object(frames, WindowCenter=96, WindowWidth=192), tmp_path / "Müller \udcff\n.dcm")
@@ -114,6 +119,15 @@ def test_a_hang_ends_at_the_timeout(good: Path, stuck: Path) -> None:
         assert code_of(decoder, stuck) == "dicom.decoder-timeout"
         assert time.monotonic() - began_s < 5.0
         assert not Path(f"/proc/{pid}").exists()
+        assert len(decoder.read(good)) == 1
+
+
+def test_a_child_that_has_grown_is_retired(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Decoder() as decoder:
+        decoder.read(good)
+        monkeypatch.setattr("edge.reading.decode_child.RETIRE_AT_BYTES", 1024)
+        assert len(decoder.read(good)) == 1
+        assert decoder.pid is None
         assert len(decoder.read(good)) == 1
 
 

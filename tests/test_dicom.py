@@ -429,6 +429,13 @@ def test_an_impossible_image_pixel_module_is_malformed(tmp_path: Path, attribute
     assert code_of(path) in ("dicom.malformed", "dicom.pixels-unreadable")
 
 
+def test_three_samples_that_claim_to_be_grey_are_refused(tmp_path: Path) -> None:
+    rgb = np.zeros((16, 16, 3), np.uint8)
+    for claim in ("MONOCHROME2", "PALETTE COLOR"):
+        path = save(image_object(rgb, PhotometricInterpretation=claim), tmp_path / "odd.dcm")
+        assert code_of(path) == "dicom.pixels-unreadable"
+
+
 def test_other_content_and_missing_files(tmp_path: Path) -> None:
     for content in (b"", b"not an image at all, only text" * 20, b"%PDF-1.4" + bytes(400)):
         (tmp_path / "x").write_bytes(content)

@@ -52,7 +52,7 @@ def test_grey_png_of_8_and_16_bits_is_exact() -> None:
         assert found.pixels.dtype == np.float32
         assert found.source == "picture"
         assert not found.colour
-        assert found.modality is found.view is found.age_years is None
+        assert (found.modality, found.view, found.age_years) == (None, None, None)
 
 
 def test_jpeg_with_three_equal_channels_is_grey_and_a_tint_too() -> None:

@@ -7,6 +7,7 @@ and replaced when it dies.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from edge.reading.radiograph import Radiograph
 START_TIMEOUT_S = 60.0  # imports from a slow SD card
 STOP_TIMEOUT_S = 2.0
 DEFAULT_TIMEOUT_S = 30.0
+RETIRE_AT_BYTES = 320 * 1024 * 1024  # resident memory kept between files; codecs leak on damaged ones
 DEFAULT_MEMORY_BYTES = 1536 * 1024 * 1024
 
 
@@ -82,6 +84,8 @@ class Decoder:
             except (KeyboardInterrupt, SystemExit):
                 self._kill()  # an answer may still be on its way: never read it as the next file's
                 raise
+            finally:
+                self._retire()
 
     def close(self) -> None:
         """End the child. A later `read` would start another."""
@@ -115,6 +119,17 @@ class Decoder:
         except (WireError, OSError):
             raise self._crashed() from None
         return ours
+
+    def _retire(self) -> None:
+        """End a child that has grown; it is idle now, and the next file starts a fresh one."""
+        if self._child is None:
+            return
+        try:
+            pages = int(Path(f"/proc/{self._child.pid}/statm").read_text().split()[1])
+        except OSError:  # it died; the next file finds out
+            return
+        if pages * resource.getpagesize() > RETIRE_AT_BYTES:
+            self._kill()
 
     def _crashed(self) -> DecodeError:
         how = self._kill()

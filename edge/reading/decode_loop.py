@@ -23,8 +23,8 @@ def main(memory_bytes: int) -> None:
     """Answer requests until the parent closes the socket. `memory_bytes`: what decoding may take beyond the start."""
     sock = socket.socket(fileno=os.dup(0))
     _limit(memory_bytes)
+    _silence()
     send_json(sock, {"ready": os.getpid()})
-    # _silence()
     while True:
         try:
             request = receive_json(sock)

@@ -47,11 +47,12 @@ def grey(ds: Dataset, stored: Stored, frame: int) -> tuple[F32, bool]:
 
     Raises DecodeError `dicom.pixels-unreadable` for a photometric interpretation this box does not know.
     """
-    if stored.photometric in ("MONOCHROME1", "MONOCHROME2"):
+    single = stored.values.ndim == 2
+    if single and stored.photometric in ("MONOCHROME1", "MONOCHROME2"):
         return _monochrome(ds, stored, frame), False
-    if stored.photometric == "PALETTE COLOR":
+    if single and stored.photometric == "PALETTE COLOR":
         return _palette(ds, stored)
-    if stored.values.ndim == 3 and stored.values.shape[2] == 3:
+    if not single and stored.values.shape[2] == 3:
         return _colour(stored)
     raise DecodeError("expected a known photometric interpretation for this number of samples, got another")
 
