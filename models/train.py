@@ -1,6 +1,6 @@
 """Train the encoder: findings, lungs, population and "is this a chest X-ray at all" in one network.
 
-    python -m models.train CACHE_DIR WEIGHTS_TFLITE OUT_DIR [--epochs 20]
+    python -m models.train CACHE_DIR WEIGHTS_TFLITE OUT_DIR [--epochs 12]
 
 One epoch is one pass over the NIH training part; every batch holds a fixed share of each source, so no source is
 drowned. Labels a source does not give are left out of the loss. Within each source positives and negatives of a
@@ -166,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("cache", "weights", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     train(options.cache, options.weights, options.out, options.epochs, options.seed)

@@ -7,8 +7,8 @@ import numpy as np
 
 from edge.reading.radiograph import F32
 
-# Mean spread of the channels (maximum less minimum). A scanned or photographed grey film has a tint of up to about
-# 0.03; landscape photographs measure 0.1 to 0.4.
+# Mean spread of the channels (maximum less minimum). Every radiograph of the reference data measures 0. The floor
+# itself is an estimate that leaves room for the tint of a scanned film: no photographed film was at hand.
 CHROMA_FLOOR = 0.06
 
 
