@@ -69,7 +69,7 @@ def signed(image: np.ndarray) -> np.ndarray:
 
 
 def export_tflite(encoder: Encoder, images: np.ndarray, path: Path) -> None:
-    """Full int8; the three tiny linear heads stay float, so that logits are not rounded to 1/256 of their range."""
+    """Convolutions int8; the means and the tiny linear heads stay float: a logit in 256 steps is too coarse to rank."""
     import litert_torch
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.qtyping import TFLOperationName
@@ -80,7 +80,7 @@ def export_tflite(encoder: Encoder, images: np.ndarray, path: Path) -> None:
         litert_torch.convert(Flat(encoder).eval(), (torch.zeros(1, 1, 256, 256),)).export(str(plain))
         q = quantizer.Quantizer(str(plain))
         q.load_quantization_recipe(recipe.static_wi8_ai8())
-        for operation in (TFLOperationName.FULLY_CONNECTED, TFLOperationName.OUTPUT):
+        for operation in (TFLOperationName.FULLY_CONNECTED, TFLOperationName.MEAN, TFLOperationName.OUTPUT):
             q.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
         data = {"serving_default": [{"args_0": signed(i)} for i in images]}
         q.quantize(q.calibrate(data)).export_model(str(path), overwrite=True)

@@ -28,7 +28,8 @@ from models.metrics import auroc
 from models.model import GRID, Encoder
 
 BATCH = {"nih": 12, "kermany": 8, "masks": 4, "phantom": 4, "negative": 6}
-LEARNING_RATE, BACKBONE_SHARE, WEIGHT_DECAY, AVERAGE = 6e-4, 0.35, 0.02, 0.99
+LEARNING_RATE, BACKBONE_SHARE, WEIGHT_DECAY, AVERAGE = 6e-4, 0.1, 0.02, 0.99
+CONTEXT_DECAY = 0.5  # 448 inputs and few hundred images: strongly shrunk
 LARGEST_WEIGHT = 8.0  # cap of a rare positive's weight
 SMOOTHING = 0.04  # text-mined labels are wrong now and then
 LOSS_WEIGHTS = {"findings": 1.0, "masks": 0.5, "chest": 0.4, "population": 0.1}
@@ -178,14 +179,20 @@ def train(cache: Path, weights: Path, out: Path, epochs: int, seed: int) -> None
     out.mkdir(parents=True, exist_ok=True)
     model = Encoder()
     load_imagenet(model.backbone, weights)
+    torch.nn.init.zeros_(model.context_findings.weight)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mixer = Mixer(cache, seed + 1000 * _epochs_done(out / "last.pt"))  # a second start draws other batches
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
     )
     backbone = list(model.backbone.parameters())
-    heads = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
-    groups = [{"params": backbone, "lr": LEARNING_RATE * BACKBONE_SHARE}, {"params": heads, "lr": LEARNING_RATE}]
+    context = list(model.context_findings.parameters())
+    heads = [p for n, p in model.named_parameters() if not n.startswith(("backbone.", "context_findings."))]
+    groups = [
+        {"params": backbone, "lr": LEARNING_RATE * BACKBONE_SHARE},
+        {"params": heads, "lr": LEARNING_RATE},
+        {"params": context, "lr": LEARNING_RATE, "weight_decay": CONTEXT_DECAY},
+    ]
     optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
     total = epochs * mixer.steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _rate(s, total))
