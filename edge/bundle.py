@@ -85,7 +85,6 @@ class Golden:
 
     cases: int
     tolerance: dict[str, float]
-    findings_tokens: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ def display_png(radiograph: Radiograph, mark: str) -> bytes:
 
 
 def _with_mark(image: np.ndarray, mark: str) -> np.ndarray:
-    """White letters with a black rim, a twenty-fourth of the width's height, readable on any background."""
+    """White letters with a black rim, about half as wide as the image, readable on any background."""
     height, width = image.shape
-    size = max(0.3, width / 1000.0)
+    size = max(0.3, width / 700.0)
     thickness = max(1, round(size * 2))
     (text_width, text_height), _ = cv2.getTextSize(mark, _FONT, size, thickness)
     x = max(0, (width - text_width) // 2)
