@@ -274,7 +274,7 @@ def test_nobody_listens(phantom: Phantom, free_port: int):
 def test_a_rejection_is_told_from_an_abort(phantom: Phantom, tmp_path: Path, free_port: int):
     for peer in _peer(tmp_path / "none", free_port, "--refuse"):
         with pytest.raises(RadboxError) as caught:
-            client.send([objects.phantom_dataset(phantom)], "127.0.0.1", peer.port, "PEER", timeout_s=5)
+            client.send([objects.phantom_dataset(phantom)], "127.0.0.1", peer.port, "PEER", timeout_s=30)
         assert caught.value.code == "send.rejected"
 
 

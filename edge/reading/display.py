@@ -31,13 +31,13 @@ def display_png(radiograph: Radiograph, mark: str) -> bytes:
 
 
 def _with_mark(image: np.ndarray, mark: str) -> np.ndarray:
-    """White letters with a black rim, about half as wide as the image, readable on any background."""
+    """White letters on black, about half as wide as the image, readable on any background."""
     height, width = image.shape
     size = max(0.3, width / 700.0)
     thickness = max(1, round(size * 2))
-    (text_width, text_height), _ = cv2.getTextSize(mark, _FONT, size, thickness)
-    x = max(0, (width - text_width) // 2)
-    for y in (text_height + 6, height - 8):
-        cv2.putText(image, mark, (x, y), _FONT, size, 0, thickness + 3, cv2.LINE_AA)
-        cv2.putText(image, mark, (x, y), _FONT, size, 255, thickness, cv2.LINE_AA)
+    (text_width, text_height), below = cv2.getTextSize(mark, _FONT, size, thickness)
+    x, band = max(0, (width - text_width) // 2), text_height + below + 8
+    for top in (0, max(0, height - band)):
+        cv2.rectangle(image, (x - 8, top), (x + text_width + 8, top + band), 0, -1)
+        cv2.putText(image, mark, (x, top + text_height + 4), _FONT, size, 255, thickness, cv2.LINE_AA)
     return image

@@ -18,6 +18,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from edge.errors import RadboxError
 from edge.simulate.objects import picture_dataset
@@ -177,6 +178,7 @@ def _associate(
     contexts: list[tuple[str, str]], host: str, port: int, called_ae: str, calling_ae: str, timeout_s: float
 ) -> Iterator[Association]:
     connected: list[bool] = []
+    refused: list[bool] = []  # seen on the wire: a peer that closes at once can make the library report an abort
     ae = AE(ae_title=calling_ae)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     for sop_class, transfer_syntax in contexts:
@@ -189,10 +191,17 @@ def _associate(
             port,
             ae_title=called_ae,
             max_pdu=131072,
-            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _event: connected.append(True))],
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, lambda _event: connected.append(True)),
+                (
+                    evt.EVT_PDU_RECV,
+                    lambda event: refused.append(True) if isinstance(event.pdu, A_ASSOCIATE_RJ) else None,
+                ),
+            ],
         )
         if not association.is_established:
-            raise _not_established(association, bool(connected), f"{host}:{port}", called_ae)
+            rejected = association.is_rejected or bool(refused)
+            raise _not_established(association, bool(connected), rejected, f"{host}:{port}", called_ae)
         try:
             yield association
         finally:
@@ -202,10 +211,12 @@ def _associate(
         _config.STORE_SEND_CHUNKED_DATASET = chunked
 
 
-def _not_established(association: Association, connected: bool, address: str, called_ae: str) -> RadboxError:
+def _not_established(
+    association: Association, connected: bool, rejected: bool, address: str, called_ae: str
+) -> RadboxError:
     if not connected:
         return RadboxError(f"expected a receiver at {address}, got no connection", code="send.no-connection")
-    if association.is_rejected:
+    if rejected:
         return RadboxError(
             f"expected {called_ae} at {address} to accept the association, got a rejection"
             " (the AE titles or the address are not on its list, or it is full)",
