@@ -27,9 +27,9 @@ def _read(*paths: Path, root: Path, code: int = 0) -> tuple[list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def reference(shared_data: Path, root: Path) -> dict[str, dict[str, Any]]:
-    """What is made of every DICOM file of the reference data, by file name."""
+    """What is made of every DICOM file of the reference data, by file name; files of one study share their line."""
     lines, _ = _read(shared_data / "dicom", root=root)
-    return {Path(line["path"]).name: line for line in lines}
+    return {Path(path).name: line for line in lines for path in line["paths"]}
 
 
 def test_every_file_of_the_folder_has_its_line(reference: dict[str, dict[str, Any]], shared_data: Path) -> None:
@@ -49,15 +49,17 @@ def test_only_the_chest_is_read(reference: dict[str, dict[str, Any]]) -> None:
     assert {name for name, line in reference.items() if line["status"] == "draft"} == {"RG1_J2KI.dcm", "RG1_JLSN.dcm"}
 
 
-def test_both_forms_of_the_chest_read_the_same(reference: dict[str, dict[str, Any]]) -> None:
-    one, other = reference["RG1_J2KI.dcm"], reference["RG1_JLSN.dcm"]
+def test_both_forms_of_the_chest_read_the_same(shared_data: Path, root: Path) -> None:
+    lines, _ = _read(*(shared_data / "dicom" / name for name in ("RG1_J2KI.dcm", "RG1_JLSN.dcm")), root=root)
+    one, other = lines
     assert len(one["scores"]) == 14
     for finding, score in one["scores"].items():
         assert other["scores"][finding] == pytest.approx(score, abs=0.02)
-    stated = [
-        [(s["finding"], s["side"], s["certainty"]) for s in line["report"]["statements"]] for line in (one, other)
-    ]
-    assert stated[0] == stated[1]
+    told = [[(s["finding"], s["side"], s["certainty"]) for s in line["report"]["statements"]] for line in lines]
+    assert told[0] == told[1]
+
+
+NAMED_PARTS = ("BodyPartExamined", "StudyDescription", "SeriesDescription", "ProtocolName", "AnatomicRegionSequence")
 
 
 def _without_body_part(name: str, shared_data: Path, folder: Path) -> Path:
@@ -65,13 +67,7 @@ def _without_body_part(name: str, shared_data: Path, folder: Path) -> Path:
     import pydicom
 
     dataset = pydicom.dcmread(shared_data / "dicom" / name)
-    for keyword in (
-        "BodyPartExamined",
-        "StudyDescription",
-        "SeriesDescription",
-        "ProtocolName",
-        "AnatomicRegionSequence",
-    ):
+    for keyword in NAMED_PARTS:
         if keyword in dataset:
             delattr(dataset, keyword)
     dataset.Modality = "CR"
@@ -81,9 +77,7 @@ def _without_body_part(name: str, shared_data: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["RG2_J2KI.dcm", "RG3_J2KR.dcm", "MG1_J2KI.dcm"])
-def test_without_a_header_the_picture_itself_is_refused(
-    shared_data: Path, root: Path, tmp_path: Path, name: str
-) -> None:
+def test_the_picture_itself_is_refused(shared_data: Path, root: Path, tmp_path: Path, name: str) -> None:
     (line,), _ = _read(_without_body_part(name, shared_data, tmp_path), root=root)
     assert line["status"] == "refused"
     assert line["refusal"]["code"].startswith("gate.")
