@@ -20,7 +20,8 @@ import numpy as np
 
 from edge.reading.image import Extent, prepare
 from edge.reading.radiograph import Radiograph
-from models.findings import FINDINGS, UNKNOWN, kermany_labels, nih_labels
+from edge.report.grammar import FINDINGS
+from models.findings import UNKNOWN, kermany_labels, nih_labels
 
 MASK_SIDE = 64
 VAL_SHARE = 0.13

@@ -25,12 +25,13 @@ from edge.reading.backends import load_backend
 from edge.reading.pipeline import Reader
 from edge.reading.radiograph import Radiograph, Study
 from edge.reading.read_file import read_file
+from edge.report.grammar import FINDINGS
 from edge.report.schema import Report
 from edge.simulate.phantom import PhantomOptions, make_phantom, random_lesion
 from models.card import write_card
 from models.data import Source, load, read_picture
 from models.export import run_tflite
-from models.findings import FINDINGS, PHANTOM_FINDINGS, UNKNOWN
+from models.findings import PHANTOM_FINDINGS, UNKNOWN
 from models.metrics import auroc, brier, ece, interval, wilson
 from models.sign import write_manifest
 

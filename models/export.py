@@ -17,10 +17,11 @@ import torch
 from safetensors.numpy import save_file
 
 from edge.bundle import MANIFEST_SCHEMA, DecoderSpec, FindingSpec, GateSpec, Golden, Manifest
+from edge.report.grammar import FINDINGS
 from edge.report.graph import load_graph
 from models.calibrate import choose_thresholds, platt
 from models.data import load
-from models.findings import FINDINGS, POPULATIONS, VOCABULARY
+from models.findings import POPULATIONS, VOCABULARY
 from models.model import CHANNELS, GRID, Decoder, Encoder
 from models.sign import write_manifest
 from models.train import predict

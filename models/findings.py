@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-FINDINGS = (
-    "pneumothorax",
-    "effusion",
-    "edema",
-    "consolidation",
-    "pneumonia",
-    "infiltration",
-    "atelectasis",
-    "mass",
-    "nodule",
-    "cardiomegaly",
-    "emphysema",
-    "fibrosis",
-    "pleural_thickening",
-    "hernia",
-)
-SIDES = ("left", "right", "bilateral", "midline", "unspecified")
-ZONES = ("upper", "middle", "lower", "diffuse", "unspecified")
-CERTAINTIES = ("present", "possible")
-SPECIAL = ("<pad>", "<bos>", "<eos>", "normal")
-VOCABULARY = (
-    *SPECIAL,
-    *FINDINGS,
-    *(f"side:{s}" for s in SIDES),
-    *(f"zone:{z}" for z in ZONES),
-    *(f"certainty:{c}" for c in CERTAINTIES),
-)
+from typing import get_args
+
+from edge.report.grammar import FINDINGS, build_vocabulary
+from edge.report.schema import Side, Zone
+
+SIDES, ZONES = get_args(Side), get_args(Zone)
+VOCABULARY = build_vocabulary(FINDINGS)
 POPULATIONS = ("adult", "child")
 UNKNOWN = -1  # a label this source does not give: left out of the loss
 

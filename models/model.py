@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edge.report.grammar import FINDINGS
 from models.backbone import Conv, MobileNetV2
-from models.findings import FINDINGS, VOCABULARY
+from models.findings import VOCABULARY
 
 GRID = 16
 CHANNELS = 128

@@ -17,9 +17,10 @@ import numpy as np
 
 from edge.reading.image import prepare
 from edge.reading.radiograph import Radiograph
+from edge.report.grammar import FINDINGS
 from edge.simulate.phantom import OTHER_KINDS, PhantomOptions, make_other, make_phantom, random_lesion
 from models.data import MASK_SIDE, to_uint8
-from models.findings import FINDINGS, PHANTOM_FINDINGS, SIDES, UNKNOWN, ZONES, phantom_labels
+from models.findings import PHANTOM_FINDINGS, SIDES, UNKNOWN, ZONES, phantom_labels
 
 PLAIN_SHARE = 0.25  # phantoms without any lesion
 SEED = 20_000

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edge.report.grammar import FINDINGS
 from models import augment
 from models.backbone import load_imagenet
 from models.data import Source, load
-from models.findings import FINDINGS, UNKNOWN
+from models.findings import UNKNOWN
 from models.metrics import auroc
 from models.model import GRID, Encoder
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edge.report.grammar import CodedFinding, Grammar
+from edge.report.grammar import FINDINGS, CodedFinding, Grammar
 from edge.report.graph import load_graph
 from edge.report.schema import Certainty, Side, Zone
 from models import augment
 from models.data import Source, load
-from models.findings import FINDINGS, SIDES, SPECIAL, VOCABULARY, ZONES
+from models.findings import SIDES, VOCABULARY, ZONES
 from models.model import Decoder, Encoder
 from models.train import _signed, predict
 
@@ -192,7 +192,7 @@ def youden(said: np.ndarray, labels: np.ndarray) -> float:
 
 def balance(decoder: Decoder, val: list[Examples], grammar: Grammar) -> float:
     """Move the bias of `normal` and `<eos>`; returns the shift that was best on the validation parts."""
-    stops = [SPECIAL.index("normal"), SPECIAL.index("<eos>")]
+    stops = [VOCABULARY.index("normal"), VOCABULARY.index("<eos>")]
     original = decoder.head.bias.detach().clone()
     scores = []
     for shift in BIAS_GRID:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from edge.bundle import load_bundle
+from edge.report.grammar import FINDINGS
 from models.calibrate import choose_thresholds, platt
 from models.data import split_of
-from models.findings import FINDINGS, UNKNOWN, VOCABULARY, kermany_labels, nih_labels, phantom_labels
+from models.findings import UNKNOWN, VOCABULARY, kermany_labels, nih_labels, phantom_labels
 from models.metrics import auroc, brier, ece, interval, wilson
 
 
@@ -19,10 +23,9 @@ def test_a_patient_is_always_in_the_same_part_and_all_parts_are_used() -> None:
     assert shares["val"] == pytest.approx(0.13, abs=0.02)
 
 
-def test_the_shipped_vocabulary_is_the_trained_one() -> None:
-    from edge.report.grammar import build_vocabulary
-
-    assert build_vocabulary(FINDINGS) == VOCABULARY
+def test_the_shipped_vocabulary_is_the_trained_one(root: Path) -> None:
+    assert load_bundle(root / "models" / "bundles" / "chest").manifest.decoder.vocabulary == VOCABULARY
+    assert len(VOCABULARY) == 30
 
 
 def test_labels_of_the_sources() -> None:

@@ -32,7 +32,7 @@ _ANOTHER_PART = "Nothing is wrong if another examination was meant: have this st
 _KEEPER = "tell the person who looks after the box the code below."
 
 # What to do, by code; the longest matching prefix wins. Every area of codes that a study can carry is here.
-TODO: dict[str, str] = {
+ADVICE: dict[str, str] = {
     "gate.": "Look at the image yourself. If it is a chest X-ray, check exposure and position and take it again.",
     "gate.modality": _ANOTHER_PART,
     "gate.body-part": _ANOTHER_PART,
@@ -47,7 +47,7 @@ TODO: dict[str, str] = {
     "backend.": f"Have this study read by a person now. Restart the box. If that does not help, {_KEEPER}",
     "storage.": "Free space or replace the storage of the box, then send the image again.",
 }
-TODO_ELSE = f"Have this study read by a person, and {_KEEPER}"
+ADVICE_ELSE = f"Have this study read by a person, and {_KEEPER}"
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def state_words(state: str) -> StateWords:
 
 
 def todo(code: str) -> str:
-    """What a nurse can do about a refusal or failure code; the longest prefix in TODO wins."""
-    matching = [prefix for prefix in TODO if code.startswith(prefix)]
-    return TODO[max(matching, key=len)] if matching else TODO_ELSE
+    """What a nurse can do about a refusal or failure code; the longest prefix in ADVICE wins."""
+    matching = [prefix for prefix in ADVICE if code.startswith(prefix)]
+    return ADVICE[max(matching, key=len)] if matching else ADVICE_ELSE
 
 
 def advice(service: str, state: str, code: str) -> Advice:
