@@ -24,15 +24,14 @@ from models.data import load
 from models.findings import POPULATIONS, VOCABULARY
 from models.model import CHANNELS, GRID, Decoder, Encoder
 from models.sign import write_manifest
-from models.train import predict
 
 BUNDLE_ID, VERSION = "chest-xray-pyramid", "0.1.0"
 FLOOR = 0.65
 OUTPUTS = ("tokens", "findings", "population", "chest", "masks", "embedding")
-CALIBRATION_IMAGES = {"nih": 96, "kermany": 64, "masks": 24, "phantom": 48, "ultrasound": 24, "other": 24}
+CALIBRATION_IMAGES = {"nih": 64, "kermany": 32, "masks": 16, "phantom": 32}  # chests: what is refused may saturate
 CHEST_ACCEPTED = 0.995  # share of real validation chest images whose chest logit must lie above the threshold
 GOLDEN_PHANTOMS, GOLDEN_OTHERS = 3, 2
-GOLDEN_ROOM, GOLDEN_LEAST = 2.0, 0.05  # tolerance: that many times the larger error of the two emissions, at least
+GOLDEN_TOLERANCE = 0.1  # of an output's spread: another runtime's or processor's rounding of the same file
 LICENCES = (
     "Weights: Apache-2.0, trained by this project",
     "NIH ChestX-ray14 (Wang et al., CVPR 2017): no restriction on use, citation asked",
@@ -42,6 +41,9 @@ LICENCES = (
     "BUSI breast ultrasound (as non-chest images), Al-Dhabyani et al. 2020: CC BY by the paper, not stated in the copy",
     "ImageNet MobileNetV2 start: Apache-2.0",
 )
+
+
+FLOAT_OPERATIONS = ("DEPTHWISE_CONV_2D", "ADD", "MEAN", "FULLY_CONNECTED", "OUTPUT")
 
 
 class Flat(torch.nn.Module):
@@ -71,7 +73,11 @@ def signed(image: np.ndarray) -> np.ndarray:
 
 
 def export_tflite(encoder: Encoder, images: np.ndarray, path: Path) -> None:
-    """Convolutions int8; the means and the tiny linear heads stay float: a logit in 256 steps is too coarse to rank."""
+    """Convolutions int8, but for the depthwise ones; those, additions, means and the tiny linear heads stay float.
+
+    Depthwise weights are 2 % of the network and spread too far for one scale of activations: with them in int8 the
+    mean validation AUROC fell by 0.012, without by 0.001.
+    """
     import litert_torch
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.qtyping import TFLOperationName
@@ -82,8 +88,8 @@ def export_tflite(encoder: Encoder, images: np.ndarray, path: Path) -> None:
         litert_torch.convert(Flat(encoder).eval(), (torch.zeros(1, 1, 256, 256),)).export(str(plain))
         q = quantizer.Quantizer(str(plain))
         q.load_quantization_recipe(recipe.static_wi8_ai8())
-        for operation in (TFLOperationName.FULLY_CONNECTED, TFLOperationName.MEAN, TFLOperationName.OUTPUT):
-            q.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        for operation in FLOAT_OPERATIONS:
+            q.update_quantization_recipe(".*", TFLOperationName[operation], algorithm_key=AlgorithmName.NO_QUANTIZE)
         data = {"serving_default": [{"args_0": signed(i)} for i in images]}
         q.quantize(q.calibrate(data)).export_model(str(path), overwrite=True)
 
@@ -117,9 +123,17 @@ def export_onnx(encoder: Encoder, images: np.ndarray, path: Path) -> None:
         quantize_static(
             str(prepared), str(path), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
-            op_types_to_quantize=["Conv", "Add", "AveragePool"],
+            op_types_to_quantize=["Conv"], nodes_to_exclude=_depthwise(prepared),
             extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
         )  # fmt: skip
+
+
+def _depthwise(path: Path) -> list[str]:
+    """Names of the depthwise convolutions of an ONNX file."""
+    import onnx
+
+    groups = {n.name: [a.i for a in n.attribute if a.name == "group"] for n in onnx.load(str(path)).graph.node}
+    return [name for name, values in groups.items() if values and values[0] > 1]
 
 
 def run_tflite(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -179,27 +193,17 @@ def gate_spec(cache: Path, tflite: Path) -> GateSpec:
     return GateSpec(chest=min(threshold, 0.0), child=0.0)
 
 
-def golden_case(cache: Path, encoder: Encoder, bundle: Path) -> dict[str, float]:
-    """Phantoms and drawn pictures (no patient): uint8 inputs, what the float network says, and the tolerances.
-
-    The tolerance leaves room for another runtime's rounding around what the two exported files do here.
-    """
+def golden_case(cache: Path, bundle: Path) -> dict[str, float]:
+    """Phantoms and drawn pictures (no patient): uint8 inputs, and what each exported file says of them here."""
     parts = (("phantom", GOLDEN_PHANTOMS), ("other", GOLDEN_OTHERS))
     images = np.concatenate([load(cache, name).part("val").images[:n] for name, n in parts])
-    expected = predict(encoder, images)
-    save_file(
-        {"input": images[:, None], **{f"expected.{k}": expected[k].astype(np.float32) for k in OUTPUTS}},
-        bundle / "golden.safetensors",
-    )
-    emissions = (run_tflite(bundle / "encoder.tflite", images), run_onnx(bundle / "encoder.onnx", images))
-    tolerance = {}
-    for name in OUTPUTS:
-        spread = expected[name].std()
-        per_case = [np.abs(got[name] - expected[name]).reshape(len(images), -1).mean(axis=1) for got in emissions]
-        worst = float(np.max(per_case)) / spread
-        tolerance[name] = round(max(GOLDEN_LEAST, GOLDEN_ROOM * worst), 4)
-        print(f"golden: {name} off by {worst:.4f}, tolerance {tolerance[name]}")
-    return tolerance
+    emissions = {
+        "tflite": run_tflite(bundle / "encoder.tflite", images),
+        "onnx": run_onnx(bundle / "encoder.onnx", images),
+    }
+    expected = {f"{file}.{name}": outputs[name] for file, outputs in emissions.items() for name in OUTPUTS}
+    save_file({"input": images[:, None], **expected}, bundle / "golden.safetensors")
+    return dict.fromkeys(OUTPUTS, GOLDEN_TOLERANCE)
 
 
 def main() -> None:
@@ -223,7 +227,7 @@ def export(cache: Path, run: Path, bundle: Path) -> None:
     export_onnx(encoder, images, bundle / "encoder.onnx")
     save_file({k: v.numpy().copy() for k, v in decoder.state_dict().items()}, bundle / "decoder.safetensors")
     save_file({"findings.weight": encoder.findings.weight.detach().numpy().copy()}, bundle / "heads.safetensors")
-    tolerance = golden_case(cache, encoder, bundle)
+    tolerance = golden_case(cache, bundle)
     manifest = Manifest(
         schema=MANIFEST_SCHEMA, id=BUNDLE_ID, version=VERSION, files={}, graph_sha256=load_graph().sha256,
         input_size=256, grid=GRID, channels=CHANNELS, findings=finding_specs(cache, bundle / "encoder.tflite"),

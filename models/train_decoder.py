@@ -1,6 +1,6 @@
 """Train the decoder on finding sequences, over the tokens of the frozen encoder.
 
-    python -m models.train_decoder CACHE_DIR RUN_DIR [--steps 2500]
+    python -m models.train_decoder CACHE_DIR RUN_DIR [--steps 1500]
 
 Real images give findings but no side or zone: those positions carry a random allowed word as input and no loss.
 Phantoms give side and zone. Certainty is `present` where the frozen classifier is more sure than not. Sequences are
@@ -211,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("cache", "run"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     encoder = Encoder()

@@ -28,6 +28,7 @@ class Encoder(Protocol):
     """What a backend file's `load(bundle, threads)` returns."""
 
     name: str
+    emission: str  # the file of the bundle it runs: tflite or onnx
 
     def run(self, x: F32) -> dict[str, F32]:
         """x: (1, 1, H, W) float32 in [-1, 1] -> every name of OUTPUTS as float32, batch axis kept.
@@ -63,7 +64,7 @@ def open_encoder(bundle: Bundle, names: Sequence[str], threads: int, *, probe: b
             if probe:
                 probe_in_child(name, bundle, threads)
             encoder = load_backend(name, bundle, threads)
-            check_golden(encoder.run, bundle)
+            check_golden(encoder.run, encoder.emission, bundle)
         except BackendError as error:
             passed_over.append((name, error))
             continue

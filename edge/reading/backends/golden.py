@@ -12,8 +12,11 @@ from edge.reading.radiograph import F32
 from edge.reading.weights import read_tensors
 
 
-def check_golden(run: Callable[[F32], dict[str, F32]], bundle: Bundle) -> dict[str, float]:
+def check_golden(run: Callable[[F32], dict[str, F32]], emission: str, bundle: Bundle) -> dict[str, float]:
     """Run every golden input; returns the largest error of each output, normalised by the output's spread.
+
+    emission: which of the bundle's files the backend runs (tflite, onnx): each has its own expected outputs, taken from
+    that very file when it was exported, so that only the runtime is judged here and not the rounding of the file.
 
     error = mean |got - expected| / std(expected over all golden cases). Raises BackendError (backend.golden) when an
     output is missing, has another shape, is not finite or is further off than the bundle's tolerance.
@@ -24,7 +27,7 @@ def check_golden(run: Callable[[F32], dict[str, F32]], bundle: Bundle) -> dict[s
     for case in range(bundle.manifest.golden.cases):
         outputs = run(inputs[case : case + 1])
         for name, tolerance in bundle.manifest.golden.tolerance.items():
-            error = _error(name, outputs, golden[f"expected.{name}"], case)
+            error = _error(name, outputs, golden[f"{emission}.{name}"], case)
             worst[name] = max(worst.get(name, 0.0), error)
             if error > tolerance:
                 raise BackendError(

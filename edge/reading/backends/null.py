@@ -16,6 +16,7 @@ class NullEncoder:
     """Zeros of every output's shape."""
 
     name = "null"
+    emission = "tflite"
 
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest

@@ -15,6 +15,7 @@ class OnnxEncoder:
     """Runs encoder.onnx; inputs and outputs are float32, the quantisation is inside the graph."""
 
     name = "onnxruntime"
+    emission = "onnx"
 
     def __init__(self, session: Any) -> None:
         self._session = session

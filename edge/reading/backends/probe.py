@@ -20,7 +20,8 @@ def main(name: str, bundle_path: str, threads: str) -> int:
     """See the module docstring."""
     try:
         bundle = load_bundle(Path(bundle_path))
-        check_golden(load_backend(name, bundle, int(threads)).run, bundle)
+        encoder = load_backend(name, bundle, int(threads))
+        check_golden(encoder.run, encoder.emission, bundle)
     except RadboxError as error:
         print(error.code, error.message)
         return 1

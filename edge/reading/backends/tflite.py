@@ -20,6 +20,7 @@ class TfliteEncoder:
     """Runs encoder.tflite; int8 tensors are quantised and dequantised here (scale, zero point of the file)."""
 
     name = "tflite"
+    emission = "tflite"
 
     def __init__(self, interpreter: Any) -> None:
         self._interpreter = interpreter
