@@ -25,9 +25,8 @@ from edge.report.graph import load_graph
 from edge.report.render import render_text
 from edge.report.serial import from_json
 from edge.service import Stop
-from edge.simulate.command import to_send
+from edge.simulate.command import SAMPLE, to_send
 from edge.simulate.echo import echo
-from edge.simulate.phantom import PhantomOptions
 from edge.simulate.send import send
 from edge.store import Store, database_key, open_store
 from edge.store_paths import boot_id
@@ -231,7 +230,7 @@ def _read(box: Box, path: Path | None) -> bool:
     """Send, wait and print what becomes of every study; True if every object was taken in and every study answered."""
     receive = box.board.receive
     start = time.monotonic()
-    items = to_send(path, PhantomOptions())
+    items = to_send(path, SAMPLE)
     results = send(items, receive.host, receive.port, receive.ae_title, progress=_Progress())
     taken = {result.sop_instance_uid for result in results if result.accepted}
     name = "the sample study" if path is None else str(path)

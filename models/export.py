@@ -17,6 +17,7 @@ import torch
 from safetensors.numpy import save_file
 
 from edge.bundle import MANIFEST_SCHEMA, DecoderSpec, FindingSpec, GateSpec, Golden, Manifest
+from edge.reading.backends import OUTPUTS
 from edge.report.grammar import FINDINGS
 from edge.report.graph import load_graph
 from models.calibrate import choose_thresholds, platt
@@ -27,7 +28,6 @@ from models.sign import write_manifest
 
 BUNDLE_ID, VERSION = "chest-xray-pyramid", "0.1.0"
 FLOOR = 0.65
-OUTPUTS = ("tokens", "findings", "population", "chest", "masks", "embedding")
 CALIBRATION_IMAGES = {"nih": 64, "kermany": 32, "masks": 16, "phantom": 32}  # chests: what is refused may saturate
 CHEST_ACCEPTED = 0.995  # share of real validation chest images whose chest logit must lie above the threshold
 GOLDEN_PHANTOMS, GOLDEN_OTHERS = 3, 2
@@ -226,7 +226,6 @@ def export(cache: Path, run: Path, bundle: Path) -> None:
     export_tflite(encoder, images, bundle / "encoder.tflite")
     export_onnx(encoder, images, bundle / "encoder.onnx")
     save_file({k: v.numpy().copy() for k, v in decoder.state_dict().items()}, bundle / "decoder.safetensors")
-    save_file({"findings.weight": encoder.findings.weight.detach().numpy().copy()}, bundle / "heads.safetensors")
     tolerance = golden_case(cache, bundle)
     manifest = Manifest(
         schema=MANIFEST_SCHEMA, id=BUNDLE_ID, version=VERSION, files={}, graph_sha256=load_graph().sha256,

@@ -30,6 +30,7 @@ class Encoded(NamedTuple):
     chest: Tensor  # (B, 1) logit, an upright frontal chest radiograph above 0
     masks: Tensor  # (B, 3, G, G) probabilities: right lung, left lung, mediastinum
     embedding: Tensor  # (B, C)
+    maps: Tensor  # (B, 14, G, G) what each cell adds to the finding's logit, up to a constant
 
 
 class Encoder(nn.Module):
@@ -37,9 +38,8 @@ class Encoder(nn.Module):
 
     Spatial attention after CBAM (Woo et al., ECCV 2018, eq. 4) with the channel maximum replaced by a learned 1x1
     projection, so that the whole graph stays in int8 operations. The findings head is the sum of two linear parts: one
-    on the mean token, whose class-activation map of finding c is `tokens @ weight[c]` (Zhou et al., CVPR 2016, eq. 2),
-    and one on the standardised means of the three backbone stages. The second keeps what ImageNet features know: alone
-    and frozen they do as well on the validation part as the fine-tuned pyramid does without them.
+    on the mean token and one on the standardised means of the three backbone stages. The second keeps what ImageNet
+    features know: alone and frozen they do as well on the validation part as the fine-tuned pyramid without them.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,17 @@ class Encoder(nn.Module):
         tokens = p.flatten(2).transpose(1, 2)
         means = [c.mean(dim=(2, 3)) for c in (c8, c16, c32)]
         findings = self.findings(self.drop(embedding)) + self.context_findings(self.context(torch.cat(means, dim=1)))
-        return Encoded(tokens, findings, self.population(embedding), self.chest(means[2]), masks, embedding)
+        maps = self._maps(p, c8, c16, c32)
+        return Encoded(tokens, findings, self.population(embedding), self.chest(means[2]), masks, embedding, maps)
+
+    def _maps(self, p: Tensor, c8: Tensor, c16: Tensor, c32: Tensor) -> Tensor:
+        """Class-activation maps (Zhou et al., CVPR 2016, eq. 2) of both parts of the findings head together."""
+        norm = self.context[0]
+        context = self.context_findings.weight / torch.sqrt(norm.running_var + norm.eps)
+        w8, w16, w32 = (w[:, :, None, None] for w in context.split((32, 96, 320), dim=1))
+        far = F.interpolate(F.conv2d(c32, w32), size=(GRID, GRID), mode="bilinear", align_corners=False)
+        near = F.conv2d(p, self.findings.weight[:, :, None, None]) + F.conv2d(c16, w16)
+        return near + far + F.conv2d(F.avg_pool2d(c8, 2), w8)
 
 
 class DecoderLayer(nn.Module):

@@ -37,7 +37,7 @@ def test_outputs_have_their_shapes_and_repeat_exactly(bundle: Bundle, name: str)
     shapes = {k: v.shape for k, v in first.items()}
     assert shapes == {
         "tokens": (1, 256, 128), "findings": (1, 14), "population": (1, 1), "chest": (1, 1),
-        "masks": (1, 3, 16, 16), "embedding": (1, 128),
+        "masks": (1, 3, 16, 16), "embedding": (1, 128), "maps": (1, 14, 16, 16),
     }  # fmt: skip
     for key, value in first.items():
         assert value.dtype == np.float32

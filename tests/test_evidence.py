@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.reading.evidence import activation_map, locate
+from edge.reading.evidence import locate, positive_part
 
 GRID = 16
 
@@ -59,11 +59,11 @@ def test_without_lungs_no_zone_is_named() -> None:
     assert locate(_spot(3, 3), np.zeros((3, GRID, GRID), np.float32)).zone == "unspecified"
 
 
-def test_activation_map_is_the_projection_on_the_weights() -> None:
-    rng = np.random.default_rng(1)
-    tokens, weight = rng.normal(size=(256, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)
-    grid = activation_map(tokens, weight)
-    expected = np.maximum(tokens @ weight, 0).reshape(GRID, GRID)
+def test_a_map_is_what_lies_above_its_mean() -> None:
+    contribution = np.random.default_rng(1).normal(size=(GRID, GRID)).astype(np.float32)
+    grid = positive_part(contribution)
+    expected = np.maximum(contribution - contribution.mean(), 0)
     assert np.allclose(grid, expected / expected.max(), atol=1e-6)
+    assert np.allclose(grid, positive_part(contribution - 100.0), atol=1e-4)
     assert float(grid.max()) == 1.0
-    assert not activation_map(tokens, -np.abs(weight) * 0).any()
+    assert not positive_part(np.full((GRID, GRID), 3.0, np.float32)).any()

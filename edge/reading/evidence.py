@@ -1,7 +1,7 @@
 """Where a finding is: class-activation map, and the side and zone its mass lies in, measured against the lungs.
 
-Class-activation map after Zhou et al., CVPR 2016, eq. 2: the findings head is linear on the mean token, so the map of
-finding c is the token grid times the head's weights of c. No gradient is needed on the device.
+Class-activation map after Zhou et al., CVPR 2016, eq. 2: the findings head is linear on means over the image, so what
+each cell adds to a logit is known without a gradient. The encoder gives it as its output `maps`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ class Located:
     box: Cells | None
 
 
-def activation_map(tokens: F32, weight: F32) -> F32:
-    """tokens (N, C), weight (C,) -> (G, G) float32 in [0, 1]; only evidence for the finding is kept (negative to 0)."""
-    side = int(len(tokens) ** 0.5)
-    grid = np.maximum(tokens @ weight, 0.0).reshape(side, side)
+def positive_part(contribution: F32) -> F32:
+    """contribution (G, G), one plane of the encoder's `maps` -> (G, G) float32 in [0, 1], 1 at the peak.
+
+    A map says where a logit comes from only up to a constant: what is above its mean speaks for the finding here rather
+    than elsewhere, the rest is dropped.
+    """
+    grid = np.maximum(contribution - contribution.mean(), 0.0)
     peak = float(grid.max())
     scaled: F32 = (grid / peak if peak > 0 else grid).astype(np.float32)
     return scaled

@@ -17,7 +17,7 @@ from edge.reading import gate
 from edge.reading.backends import Encoder
 from edge.reading.compose import Observed, compose, mean_logits
 from edge.reading.decoder import Decoder, DecoderConfig
-from edge.reading.evidence import activation_map, locate
+from edge.reading.evidence import locate, positive_part
 from edge.reading.image import Prepared, prepare
 from edge.reading.radiograph import F32, Radiograph, Refusal, Study
 from edge.reading.weights import read_tensors
@@ -73,7 +73,6 @@ class Reader:
         )
         self._decoder = Decoder.load(config, read_tensors(bundle.file("decoder.safetensors")), kernels)
         self._grammar = Grammar(spec.vocabulary, bundle.findings, self.graph)
-        self._cam_weight = read_tensors(bundle.file("heads.safetensors"))["findings.weight"]
 
     def read(self, study: Study, on_stage: Callable[[str], None] = _no_stage) -> Reading:
         """Read every image of `study` that the gate lets through, as one report."""
@@ -109,15 +108,13 @@ class Reader:
         return refusal or _Seen(index, radiograph, prepared, outputs)
 
     def _observe(self, seen: list[_Seen], reference: _Seen, on_stage: Callable[[str], None]) -> Observed:
-        tokens, masks = reference.outputs["tokens"][0], reference.outputs["masks"][0]
+        tokens, masks, maps = (reference.outputs[name][0] for name in ("tokens", "masks", "maps"))
         on_stage("generate")
         generated = self._decoder.generate(tokens, masks, self._grammar, keep_attention=False)
         said = self._grammar.parse(generated.tokens)
         on_stage("evidence")
         row = {finding: i for i, finding in enumerate(self.bundle.findings)}
-        located = {
-            coded.finding: locate(activation_map(tokens, self._cam_weight[row[coded.finding]]), masks) for coded in said
-        }
+        located = {coded.finding: locate(positive_part(maps[row[coded.finding]]), masks) for coded in said}
         return Observed(
             reference=reference.radiograph,
             extent=reference.prepared.extent,

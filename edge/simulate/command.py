@@ -17,6 +17,7 @@ from edge.simulate.phantom import PhantomOptions, make_phantom
 from edge.simulate.send import collect, send
 
 SEVERITY = 0.8  # plain to see
+SAMPLE = PhantomOptions(seed=1, lesion=Lesion("edema", "bilateral", "diffuse", SEVERITY))  # what `radbox up` sends
 
 
 def phantom_options(finding: str | None, side: str | None, zone: str | None, seed: int) -> PhantomOptions:

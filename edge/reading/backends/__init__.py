@@ -20,7 +20,7 @@ from edge.reading.backends.golden import check_golden
 from edge.reading.radiograph import F32
 
 KNOWN = ("tflite", "onnxruntime", "null")
-OUTPUTS = ("tokens", "findings", "population", "chest", "masks", "embedding")
+OUTPUTS = ("tokens", "findings", "population", "chest", "masks", "embedding", "maps")
 PROBE_TIMEOUT_S = 120.0
 
 
@@ -34,7 +34,8 @@ class Encoder(Protocol):
         """x: (1, 1, H, W) float32 in [-1, 1] -> every name of OUTPUTS as float32, batch axis kept.
 
         tokens (1, N, C); findings (1, F) logits; population (1, 1) logit; chest (1, 1) logit;
-        masks (1, 3, G, G) probabilities; embedding (1, C). Raises BackendError when the runtime fails.
+        masks (1, 3, G, G) probabilities; embedding (1, C); maps (1, F, G, G), what each cell adds to a logit.
+        Raises BackendError when the runtime fails.
         """
         ...
 

@@ -28,6 +28,7 @@ class NullEncoder:
             "chest": (1, 1),
             "masks": (1, 3, grid, grid),
             "embedding": (1, channels),
+            "maps": (1, len(bundle.findings), grid, grid),
         }
 
     def run(self, x: F32) -> dict[str, F32]:

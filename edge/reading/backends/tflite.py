@@ -13,7 +13,7 @@ from edge.errors import BackendError
 from edge.reading.radiograph import F32
 
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
-OUTPUTS = ("tokens", "findings", "population", "chest", "masks", "embedding")  # order of the file's signature
+OUTPUTS = ("tokens", "findings", "population", "chest", "masks", "embedding", "maps")  # order of the file's signature
 
 
 class TfliteEncoder:
