@@ -103,7 +103,7 @@ def _phantoms(counts: dict[str, Any]) -> str:
 def _tail(manifest: Manifest) -> str:
     return (
         "\n## Known limits\n\n- NIH labels are text-mined and overlap (infiltration, consolidation, pneumonia, atelectasis).\n"
-        "- Both sources are single hospitals; accuracy elsewhere is unknown.\n- The child findings other than pneumonia have "
+        "- Both sources are single hospitals; accuracy elsewhere is unknown.\n- Children: normal and ill images were collected as two groups, and retrieval by the embedding alone separates them nearly as well as the classifier. Part of that accuracy may be differences of acquisition rather than of disease; do not expect it elsewhere.\n- Adults: where sensitivity is low, silence of the report says little. Both readers must agree before anything is stated.\n- The child findings other than pneumonia have "
         "no data at all.\n- Probabilities hold for the prevalence of these sources.\n\n## Licences\n\n"
         + "\n".join(f"- {line}" for line in manifest.licences) + "\n"
     )  # fmt: skip
