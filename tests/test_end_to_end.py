@@ -22,8 +22,9 @@ from edge.board import load_board
 from edge.box import Box, running, wait_until_ready
 from edge.report.serial import from_json
 from edge.service import Stop
+from edge.simulate.command import SAMPLE
 from edge.simulate.objects import phantom_dataset, save_file
-from edge.simulate.phantom import Lesion, PhantomOptions, make_phantom
+from edge.simulate.phantom import make_phantom
 from edge.simulate.send import send
 from edge.store_rows import StudySummary
 from tests.receiver_process import PEER_ENVIRONMENT
@@ -94,9 +95,8 @@ def _shoot(page: Page, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def drafted(box: Box, tmp_path_factory: pytest.TempPathFactory) -> StudySummary:
-    """A phantom with an oedema, sent by DCMTK storescu and read."""
-    options = PhantomOptions(seed=5, size=1024, lesion=Lesion("edema", "bilateral", "diffuse", 0.8))
-    dataset = phantom_dataset(make_phantom(options), patient_name=NAME, patient_id="SEEDED-1")
+    """The sample, a phantom with an edema, sent by DCMTK storescu and read."""
+    dataset = phantom_dataset(make_phantom(SAMPLE), patient_name=NAME, patient_id="SEEDED-1")
     path = tmp_path_factory.mktemp("phantom") / "object.dcm"
     save_file(dataset, path)
     assert "I: Received Store Response (Success)" in _peer("storescu", "-v", str(path), box=box)
