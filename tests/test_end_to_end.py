@@ -138,6 +138,8 @@ def test_every_statement_has_its_evidence_on_the_page(box: Box, drafted: StudySu
         answer = page.request.get(f"{box.page}study/{drafted.study_key}/evidence/{index}.png")
         assert answer.ok
         assert answer.body().startswith(b"\x89PNG")
+    page.goto(f"{box.page}study/{drafted.study_key}", wait_until="networkidle")
+    _shoot(page, "evidence")
 
 
 EXPECTED = {
