@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from edge.board import Board
-from edge.errors import DicomError, RadboxError
+from edge.errors import DicomError, RadboxError, StorageError
 from edge.reading.decode_child import Decoder
-from edge.reading.dicom_identity import identity
+from edge.reading.dicom import identity
 from edge.reading.load import load_reader
 from edge.reading.pipeline import Reader, Reading
 from edge.reading.radiograph import Radiograph, Refusal, Study
@@ -34,7 +34,7 @@ class Source:
 
 
 def main(paths: Sequence[Path], as_json: bool, board: Board) -> int:
-    """Read every study under `paths`; 0 when each was read or refused, 1 when a path could not be opened."""
+    """Read or refuse every study under `paths`; returns 0. Raises RadboxError (read.*), BundleError, BackendError."""
     sources = list(find_studies(paths))
     if not sources:
         raise RadboxError("expected DICOM files, JPEG or PNG pictures, got none", code="read.nothing-to-read")
@@ -93,7 +93,7 @@ def _decode(decoder: Decoder, source: Source) -> Study:
     for path in source.paths:
         try:
             radiographs.extend(decoder.read(path))
-        except DicomError as error:
+        except (DicomError, StorageError) as error:
             refusals.append(Refusal(error.code, f"The image could not be read: {error.message}."))
     return Study(tuple(radiographs), tuple(refusals))
 

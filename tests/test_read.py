@@ -124,3 +124,17 @@ def test_a_missing_path_is_one_sentence(root: Path, tmp_path: Path) -> None:
 def test_an_empty_folder_is_one_sentence(root: Path, tmp_path: Path) -> None:
     _, said = _read(tmp_path, root=root, code=1)
     assert "[read.nothing-to-read]" in said
+
+
+def test_damaged_headers_have_an_identity_or_none(shared_data: Path, tmp_path: Path) -> None:
+    from edge.reading.dicom import Identity, identity
+
+    rng = np.random.default_rng(8)
+    path = tmp_path / "object"
+    for name in ("MR_truncated.dcm", "nested_priv_SQ.dcm", "JLSN_RGB_ILV0.dcm", "meta_missing_tsyntax.dcm"):
+        whole = np.frombuffer((shared_data / "dicom" / name).read_bytes()[:4000], np.uint8)
+        for _ in range(150):
+            damaged = whole.copy()
+            damaged[rng.integers(0, len(damaged), 6)] = rng.integers(0, 256, 6)
+            path.write_bytes(damaged[: rng.integers(1, len(damaged) + 1)].tobytes())
+            assert isinstance(identity(path), Identity)

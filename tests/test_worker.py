@@ -192,6 +192,10 @@ def test_a_missing_file_fails_the_study_after_its_tries_and_blocks_nothing(
     good = _put(board, store, *_phantom(8))
     with _working(board):
         _wait(lambda: _state(store, good) == "draft" and _state(store, lost) == "failed")
+    detail = store.study(lost)
+    assert detail is not None
+    assert detail.code == "storage.failed"
+    assert detail.attempt == board.worker.max_attempts
 
 
 def test_noise_is_refused_in_words(board: Board, store: Store) -> None:

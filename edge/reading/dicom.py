@@ -7,6 +7,7 @@ import mmap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -43,6 +44,25 @@ def read_dicom(path: Path) -> tuple[Radiograph, ...]:
         _check_has_image(ds)
         with _translated(DecodeError.default_code, "expected pixel data that decode, got data the decoder refuses"):
             return _radiographs(ds, transfer_syntax)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Study and SOP Instance UID (PS3.3 C.7.2.1, C.12.1), "" where the object does not say."""
+
+    study_instance_uid: str
+    sop_instance_uid: str
+
+
+def identity(path: Path) -> Identity:
+    """Which study and which object a file belongs to; nothing is decoded. Both "" for what cannot be parsed."""
+    tags = ["StudyInstanceUID", "SOPInstanceUID"]
+    try:
+        with _quiet(), _translated(DicomError.default_code, "expected a DICOM object, got one that cannot be parsed"):
+            ds = dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+            return Identity(*(str(ds.get(tag) or "") for tag in tags))
+    except (DicomError, StorageError):
+        return Identity("", "")  # reading the file whole will say what is wrong with it
 
 
 def _radiographs(ds: FileDataset, transfer_syntax: UID) -> tuple[Radiograph, ...]:

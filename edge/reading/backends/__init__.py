@@ -20,6 +20,7 @@ from edge.reading.backends.golden import check_golden
 from edge.reading.radiograph import F32
 
 KNOWN = ("tflite", "onnxruntime", "null")
+# In the order of the exported files; a name is never moved.
 OUTPUTS = ("tokens", "findings", "population", "chest", "masks", "embedding", "maps")
 PROBE_TIMEOUT_S = 120.0
 

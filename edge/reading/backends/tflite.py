@@ -10,10 +10,10 @@ import numpy as np
 
 from edge.bundle import Bundle
 from edge.errors import BackendError
+from edge.reading.backends import OUTPUTS
 from edge.reading.radiograph import F32
 
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
-OUTPUTS = ("tokens", "findings", "population", "chest", "masks", "embedding", "maps")  # order of the file's signature
 
 
 class TfliteEncoder:
