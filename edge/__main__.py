@@ -51,6 +51,7 @@ SERVICES = {
     "receive": ("edge.intake.receive", "service: take studies in over DICOM"),
     "worker": ("edge.reading.worker", "service: read the studies that came in"),
     "web": ("edge.desk.web", "service: the page"),
+    "care": ("edge.care.service", "service: look after disk, age and reserve"),
 }
 
 
@@ -96,9 +97,13 @@ def parser() -> Parser:
     )
     _json_option(add("doctor", _doctor, "check this box and say in plain words what to do"))
     _bench_options(add("bench", _bench, "measure seconds for each stage and memory for each process"))
+    _update_options(add("update", _update, "model updates: what is installed, check and install a stick, go back"))
+    _fsck_options(add("fsck", _fsck, "compare database and files; rebuild rows from the spool"))
+    _backup_options(add("backup", _backup, "write an encrypted archive of the whole box, such as onto a stick"))
+    _backup_options(add("restore", _restore, "restore such an archive into an empty data folder"))
     for name, (_module, summary) in SERVICES.items():
         service = add(name, _service, summary)
-        if name != "worker":
+        if name in ("receive", "web"):
             service.add_argument("--port", metavar="N", type=_port, help="listen here, not on the board's port")
         service.add_argument("--parent", metavar="PID", type=int, help=argparse.SUPPRESS)
     return whole
@@ -111,6 +116,24 @@ def _json_option(command: Parser) -> None:
 def _bench_options(command: Parser) -> None:
     command.add_argument("--studies", metavar="N", type=_count, default=20, help="how many to read (default: 20)")
     _json_option(command)
+
+
+def _update_options(command: Parser) -> None:
+    command.add_argument("action", choices=("list", "verify", "install", "confirm", "rollback"))
+    command.add_argument("path", nargs="?", type=Path, help="the mounted stick (verify, install)")
+    _json_option(command)
+
+
+def _fsck_options(command: Parser) -> None:
+    command.add_argument("--repair", action="store_true", help="put right what can be; without it only look")
+    _json_option(command)
+
+
+def _backup_options(command: Parser) -> None:
+    command.add_argument("path", type=Path, help="the archive")
+    command.add_argument(
+        "--passphrase-file", metavar="FILE", type=Path, required=True, help="its first line is the passphrase"
+    )
 
 
 def _up_options(command: Parser) -> None:
@@ -227,6 +250,22 @@ def _doctor(parsed: Parsed) -> int:
 
 def _bench(parsed: Parsed) -> int:
     return _call("edge.bench", "main", _load_board(parsed), parsed.json, parsed.studies)
+
+
+def _update(parsed: Parsed) -> int:
+    return _call("edge.care.update.command", "main", _load_board(parsed), parsed.action, parsed.path, parsed.json)
+
+
+def _fsck(parsed: Parsed) -> int:
+    return _call("edge.care.fsck", "main", _load_board(parsed), repair=parsed.repair, as_json=parsed.json)
+
+
+def _backup(parsed: Parsed) -> int:
+    return _call("edge.care.backup", "main", _load_board(parsed), parsed.path, parsed.passphrase_file)
+
+
+def _restore(parsed: Parsed) -> int:
+    return _call("edge.care.restore", "main", _load_board(parsed), parsed.path, parsed.passphrase_file)
 
 
 def _simulate(parsed: Parsed) -> int:

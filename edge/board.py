@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edge.errors import ConfigError
-from edge.toml import load_toml
+from edge.toml import parse_toml
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -35,6 +35,7 @@ class Receive:
     quiet_time_s: float  # after the last association of a study ended
     max_object_bytes: int
     min_free_bytes: int
+    processes: int  # that share the port
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,29 @@ class Web:
 
 
 @dataclass(frozen=True)
+class Storage:
+    """When the disk counts as filling, and what may then go. Percent of the file system's size in use."""
+
+    clean_percent: int
+    warn_percent: int
+    retention_days: float  # of running time since a study was exported
+    keep_studies: int  # the newest ones stay, whatever their age
+    quarantine_bytes: int
+    reserve_bytes: int  # a file that is given back when a commit finds no room
+
+
+@dataclass(frozen=True)
+class Update:
+    """How a new model earns its place."""
+
+    confirm: bool  # a person says yes when it would change drafts of local cases
+    shadow_cases: int
+    probation_cases: int
+    crash_limit: int
+    slow_limit: int
+
+
+@dataclass(frozen=True)
 class Board:
     """One box: what differs between boards, and nothing else."""
 
@@ -68,6 +92,8 @@ class Board:
     receive: Receive
     worker: Worker
     web: Web
+    storage: Storage
+    update: Update
 
 
 @dataclass(frozen=True)
@@ -102,10 +128,10 @@ def _whole(low: int, high: int) -> Callable[[object], int]:
     return read
 
 
-def _seconds(low: float, high: float) -> Callable[[object], float]:
+def _seconds(low: float, high: float, unit: str = "seconds") -> Callable[[object], float]:
     def read(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"expected a number of seconds from {low:g} to {high:g}")
+            raise ValueError(f"expected a number of {unit} from {low:g} to {high:g}")
         return float(value)
 
     return read
@@ -151,7 +177,11 @@ def _network(value: object) -> str:
 
 
 def _path(value: object) -> Path:
-    return Path(_text(value)).expanduser().resolve()
+    text = _text(value)
+    try:
+        return Path(text).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError):  # no such user, a loop of links, NUL
+        raise ValueError("expected a path that can be followed") from None
 
 
 BOX_KEYS: Final[Mapping[str, Key]] = {
@@ -171,6 +201,7 @@ RECEIVE_KEYS: Final[Mapping[str, Key]] = {
     "quiet_time_s": Key(_seconds(0.1, 600), 10.0),
     "max_object_bytes": Key(_whole(MIB, 4 * GIB - 1), GIB),
     "min_free_bytes": Key(_whole(MIB, 2**50), 512 * MIB),
+    "processes": Key(_whole(1, 8), 2),
 }
 WORKER_KEYS: Final[Mapping[str, Key]] = {
     "bundle": Key(_path, REQUIRED),
@@ -186,34 +217,64 @@ WEB_KEYS: Final[Mapping[str, Key]] = {
     "host": Key(_address, "127.0.0.1"),
     "port": Key(_whole(1, 65535), 8080),
 }
+STORAGE_KEYS: Final[Mapping[str, Key]] = {
+    "clean_percent": Key(_whole(1, 99), 75),
+    "warn_percent": Key(_whole(1, 99), 90),
+    "retention_days": Key(_seconds(0, 36_500, "days"), 365.0),
+    "keep_studies": Key(_whole(0, 1_000_000), 200),
+    "quarantine_bytes": Key(_whole(0, 2**50), GIB),
+    "reserve_bytes": Key(_whole(MIB, 2**40), 64 * MIB),
+}
+UPDATE_KEYS: Final[Mapping[str, Key]] = {
+    "confirm": Key(_flag, True),
+    "shadow_cases": Key(_whole(0, 1000), 100),
+    "probation_cases": Key(_whole(1, 1000), 20),
+    "crash_limit": Key(_whole(1, 10), 2),
+    "slow_limit": Key(_whole(1, 1000), 3),
+}
 SECTIONS: Final[Mapping[str, Mapping[str, Key]]] = {
     "": BOX_KEYS,
     "receive": RECEIVE_KEYS,
     "worker": WORKER_KEYS,
     "web": WEB_KEYS,
+    "storage": STORAGE_KEYS,
+    "update": UPDATE_KEYS,
 }
 
 
 def load_board(path: Path) -> Board:
-    """Read one board file. $RADBOX_DATA_DIR overrides `data_dir`; relative paths are relative to the current folder.
-
-    Raises ConfigError with a sentence that names file, section and key.
-    """
+    """`parse_board` of a file. Raises ConfigError with a sentence that names file, section and key."""
     try:
-        document = load_toml(path)
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path.name}: expected a readable board file, got: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path.name}: expected TOML in UTF-8, got: {error}") from error
+    return parse_board(content, path.name)
+
+
+def parse_board(content: bytes, file: str) -> Board:
+    """The board of a document; `file` is what messages call it.
+
+    $RADBOX_DATA_DIR overrides `data_dir`; relative paths are relative to the current folder. Raises ConfigError.
+    """
+    try:
+        document = parse_toml(content)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: expected TOML in UTF-8, got: {error}") from error
     box = {key: value for key, value in document.items() if key not in SECTIONS}
     override = os.environ.get("RADBOX_DATA_DIR")
     if override:
         box["data_dir"] = override
+
+    def section(name: str) -> dict[str, Any]:
+        return _section(file, name, document.get(name, {}))
+
     return Board(
-        **_section(path.name, "", box),
-        receive=Receive(**_section(path.name, "receive", document.get("receive", {}))),
-        worker=Worker(**_section(path.name, "worker", document.get("worker", {}))),
-        web=Web(**_section(path.name, "web", document.get("web", {}))),
+        **_section(file, "", box),
+        receive=Receive(**section("receive")),
+        worker=Worker(**section("worker")),
+        web=Web(**section("web")),
+        storage=Storage(**section("storage")),
+        update=Update(**section("update")),
     )
 
 

@@ -74,3 +74,15 @@ class ReportError(RadboxError):
     """A report or graph document that does not follow its schema."""
 
     default_code = "report.invalid"
+
+
+class UpdateError(RadboxError):
+    """An update that must not be installed, or could not be."""
+
+    default_code = "update.failed"
+
+
+class BackupError(RadboxError):
+    """A backup that could not be written, or must not be restored."""
+
+    default_code = "backup.failed"

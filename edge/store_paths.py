@@ -7,6 +7,13 @@ from pathlib import Path
 
 DATABASE = Path("radbox.sqlite3")
 INCOMING = Path("spool", "incoming")
+OBJECTS = Path("spool", "objects")
+QUARANTINE = Path("quarantine")
+RENDERED = Path("rendered")
+RESERVE = Path("reserve.bin")  # room that is given back when the database finds none
+DAMAGED = Path("radbox.damaged")  # there while the database is known to be damaged, or under repair
+LOCK = Path("radbox.lock")  # shared around every use of the database, alone while it is repaired
+KEPT_ASIDE = Path("damaged")  # damaged databases, each in a folder of its own, never deleted
 KEY_CREDENTIAL = "radbox-db-key"  # systemd LoadCredential= or SetCredential=
 
 

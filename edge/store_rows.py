@@ -25,6 +25,7 @@ class StudyFacts:
     study_date: str = ""
     modality: str = ""
     study_description: str = ""
+    urgency: int = 0  # 1: Requested Procedure Priority STAT or HIGH (PS3.3 C.4.11), or a C-STORE of priority HIGH
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class InstanceFacts:
     calling_ae: str
     received_monotonic_s: float
     receive_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of an object, and our key of its study."""
+
+    outcome: AddOutcome
+    study_key: int
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,7 @@ class StudySummary:
     study_date: str
     modality: str
     study_description: str
+    urgency: int
     state: StudyState
     instance_count: int
     conflict_count: int
@@ -154,3 +164,12 @@ class EventRow:
     monotonic_s: float
     boot_id: str
     happened_unix_s: float
+
+
+@dataclass(frozen=True)
+class Removable:
+    """A study that may go. `idle_s`: seconds of running time since it was exported and last got an image."""
+
+    study_key: int
+    idle_s: float
+    size_bytes: int

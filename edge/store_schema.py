@@ -2,14 +2,15 @@
 
 Every fact has one writer: the receiver writes studies, instances and the quarantine, the worker readings and the
 states from `reading` on. Times called `monotonic_s` are CLOCK_MONOTONIC seconds and mean something only beside the
-`boot_id` they were taken in. `arrived_unix_s` is the wall clock, shown to people and never compared.
+`boot_id` they were taken in. `*_age_s` are seconds that this box has run, all boots together: they only grow, and time
+without power does not count. `arrived_unix_s` is the wall clock, shown to people and never compared.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 STATES: Final = ("receiving", "queued", "reading", "draft", "refused", "failed", "signed")
 
@@ -50,7 +51,11 @@ CREATE TABLE study (
     attempt INTEGER NOT NULL DEFAULT 0,
     tries INTEGER NOT NULL DEFAULT 0,
     worker TEXT NOT NULL DEFAULT '',
-    last_instance_key INTEGER NOT NULL DEFAULT 0
+    last_instance_key INTEGER NOT NULL DEFAULT 0,
+    urgency INTEGER NOT NULL DEFAULT 0,
+    claimed_boot_id TEXT NOT NULL DEFAULT '',
+    arrived_age_s REAL NOT NULL DEFAULT 0,
+    exported_age_s REAL
 ) STRICT;
 CREATE INDEX study_by_state ON study (state, last_instance_key);
 CREATE INDEX study_by_arrival ON study (last_instance_key);
@@ -85,9 +90,11 @@ CREATE TABLE reading (
     rendered TEXT NOT NULL,
     timings_json TEXT NOT NULL,
     superseded INTEGER NOT NULL DEFAULT 0,
-    finished_unix_s REAL NOT NULL
+    finished_unix_s REAL NOT NULL,
+    content_sha256 TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX reading_by_study ON reading (study_key, reading_key);
+CREATE UNIQUE INDEX one_current_reading ON reading (study_key) WHERE superseded = 0;
 
 CREATE TABLE quarantine (
     quarantine_key INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -120,4 +127,57 @@ CREATE TABLE event (
     boot_id TEXT NOT NULL,
     happened_unix_s REAL NOT NULL
 ) STRICT;
+
+CREATE TABLE signature (
+    study_key INTEGER PRIMARY KEY REFERENCES study,
+    attempt INTEGER NOT NULL,
+    signer TEXT NOT NULL,
+    report_json TEXT NOT NULL,
+    report_sha256 TEXT NOT NULL,
+    signed_age_s REAL NOT NULL,
+    signed_unix_s REAL NOT NULL
+) STRICT;
+
+CREATE TABLE removal (
+    path TEXT PRIMARY KEY
+) STRICT;
+
+CREATE TABLE box (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    age_s REAL NOT NULL,
+    ticked_monotonic_s REAL NOT NULL,
+    boot_id TEXT NOT NULL
+) STRICT;
 """
+
+# From the version named to the next one. A database that was made new and one that was migrated are alike (tested).
+MIGRATIONS: Final = {
+    1: """
+ALTER TABLE study ADD COLUMN urgency INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE study ADD COLUMN claimed_boot_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE study ADD COLUMN arrived_age_s REAL NOT NULL DEFAULT 0;
+ALTER TABLE study ADD COLUMN exported_age_s REAL;
+ALTER TABLE reading ADD COLUMN content_sha256 TEXT NOT NULL DEFAULT '';
+CREATE UNIQUE INDEX one_current_reading ON reading (study_key) WHERE superseded = 0;
+CREATE TABLE signature (
+    study_key INTEGER PRIMARY KEY REFERENCES study,
+    attempt INTEGER NOT NULL,
+    signer TEXT NOT NULL,
+    report_json TEXT NOT NULL,
+    report_sha256 TEXT NOT NULL,
+    signed_age_s REAL NOT NULL,
+    signed_unix_s REAL NOT NULL
+) STRICT;
+
+CREATE TABLE removal (
+    path TEXT PRIMARY KEY
+) STRICT;
+
+CREATE TABLE box (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    age_s REAL NOT NULL,
+    ticked_monotonic_s REAL NOT NULL,
+    boot_id TEXT NOT NULL
+) STRICT;
+""",
+}

@@ -250,7 +250,7 @@ def test_services_and_events(store: Store) -> None:
 
 def test_events_do_not_grow_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert EVENTS_KEPT >= 1000
-    monkeypatch.setattr("edge.store.EVENTS_KEPT", 3)
+    monkeypatch.setattr("edge.store_base.EVENTS_KEPT", 3)
     for number in range(6):
         store.add_event("a.b", str(number))
     assert [event.message for event in store.events()] == ["5", "4", "3"]

@@ -1,0 +1,1 @@
+"""Hours of steady work, and what grew meanwhile."""
