@@ -112,7 +112,7 @@ def running(
     board = _with_ports(board)
     stop = stop or Stop()
     start = time.monotonic()
-    _say(f"starting receiver, worker and page of board {board.name!r}; studies are kept in {_near(board.data_dir)}")
+    _say(f"starting receiver, worker, page and care of board {board.name!r}; studies are kept in {_near(board.data_dir)}")
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(open_store(board.data_dir, key=database_key())))
         services = stack.enter_context(_services(board, options, verbose))
@@ -143,7 +143,7 @@ def _free_port(what: str, host: str, port: int, option: str) -> int:
 
 @contextlib.contextmanager
 def _services(board: Board, options: Sequence[str], verbose: bool) -> Iterator[tuple[Service, ...]]:
-    """The three services, stopped on leaving: SIGTERM, and SIGKILL for one that does not end."""
+    """The four services, stopped on leaving: SIGTERM, and SIGKILL for one that does not end."""
     common = (*options, "--data-dir", str(board.data_dir), "--parent", str(os.getpid()))
     services: list[Service] = []
     try:
@@ -151,6 +151,7 @@ def _services(board: Board, options: Sequence[str], verbose: bool) -> Iterator[t
             ("receive", ("--port", str(board.receive.port))),
             ("worker", ()),
             ("web", ("--port", str(board.web.port))),
+            ("care", ()),
         ):
             services.append(_start(name, (*common, *own), verbose))
         yield tuple(services)

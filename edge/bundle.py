@@ -131,8 +131,10 @@ class Bundle:
         return self.manifest.findings[finding][population]
 
 
-def load_bundle(path: Path, trusted_keys: Path = TRUSTED_KEYS) -> Bundle:
+def load_bundle(path: Path, trusted_keys: Path = TRUSTED_KEYS, *, trusted_manifest_sha256: str | None = None) -> Bundle:
     """Verify and open the bundle in folder `path`.
+
+    trusted_manifest_sha256: the manifest that signed update metadata vouches for; manifest.sig is then not looked at.
 
     Raises BundleError: bundle.missing, bundle.signature, bundle.manifest, bundle.schema, bundle.file-missing,
     bundle.hash.
@@ -143,14 +145,22 @@ def load_bundle(path: Path, trusted_keys: Path = TRUSTED_KEYS) -> Bundle:
             f"There is no model bundle in {path.name!r}: manifest.json is missing.", code="bundle.missing"
         )
     document = _read(manifest_path, LARGEST_MANIFEST_BYTES)
+    sha256 = hashlib.sha256(document).hexdigest()
+    if trusted_manifest_sha256 is None:
+        _verify_signed(path, document, trusted_keys)
+    elif sha256 != trusted_manifest_sha256:
+        raise BundleError("The model bundle's manifest is not the one that was signed.", code="bundle.signature")
+    manifest = parse_manifest(document)
+    for name, expected in manifest.files.items():
+        _verify_file(path / name, expected)
+    return Bundle(path, manifest, sha256)
+
+
+def _verify_signed(path: Path, document: bytes, trusted_keys: Path) -> None:
     signature = path / "manifest.sig"
     if not signature.is_file():
         raise BundleError("The model bundle is not signed: manifest.sig is missing.", code="bundle.signature")
     verify_signature(document, signature.read_bytes(), trusted_keys.read_text())
-    manifest = parse_manifest(document)
-    for name, expected in manifest.files.items():
-        _verify_file(path / name, expected)
-    return Bundle(path, manifest, hashlib.sha256(document).hexdigest())
 
 
 def verify_signature(document: bytes, signature: bytes, trusted_keys: str) -> None:

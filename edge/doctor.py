@@ -22,7 +22,8 @@ from typing import Literal
 
 from edge.board import MIB, Board
 from edge.bundle import Bundle, load_bundle
-from edge.durable import free_bytes, remove, write_file
+from edge.disk_marks import in_words, mark
+from edge.durable import disk_use, remove, write_file
 from edge.errors import RadboxError
 from edge.reading.backends import probe_in_child
 from edge.reading.ops import load_kernels
@@ -45,6 +46,8 @@ LIBRARIES = {
     "pyjpegls": "jpeg_ls",
     "opencv-python-headless": "cv2",
     "cryptography": "cryptography",
+    "tuf": "tuf.api.metadata",
+    "securesystemslib": "securesystemslib",
     "apsw-sqlite3mc": "apsw",
     "starlette": "starlette",
     "uvicorn": "uvicorn",
@@ -92,7 +95,7 @@ def examine(read_board: Callable[[], Board]) -> Iterator[Check]:
         yield Check("board", "fail", error.message, error.code)
         return
     yield Check("board", "ok", f"{board.name!r} is valid")
-    yield _guarded("data", lambda: _data_dir(board.data_dir, board.receive.min_free_bytes))
+    yield _guarded("data", lambda: _data_dir(board))
     yield _guarded("database", lambda: _database(board.data_dir))
     yield _guarded("kernels", lambda: _kernels(board))
     yield from _model(board)
@@ -146,20 +149,22 @@ def _clock() -> Check:
     return Check("clock", "warn", message, "doctor.clock")
 
 
-def _data_dir(data_dir: Path, min_free_bytes: int) -> Check:
-    folder = data_dir
+def _data_dir(board: Board) -> Check:
+    folder = data_dir = board.data_dir
     while not folder.is_dir():
         folder = folder.parent
     probe = folder / ".radbox-doctor"
     write_file(probe, b"doctor")
     remove(probe)
-    free = free_bytes(folder)
-    room = f"{free // MIB} MiB free"
-    if free < min_free_bytes:
-        message = f"{data_dir}: {room}, the receiver refuses images below {min_free_bytes // MIB} MiB; make room"
+    use = disk_use(folder)
+    room = in_words(use)
+    reached = mark(use, board.storage, board.receive.min_free_bytes)
+    if reached == "refuse":
+        needed = board.receive.min_free_bytes // MIB
+        message = f"{data_dir}: {room}, the receiver refuses images below {needed} MiB free; make room"
         return Check("data", "fail", message, "doctor.disk-full")
-    if free < 4 * min_free_bytes:
-        return Check("data", "warn", f"{data_dir}: only {room}; make room soon", "doctor.disk-low")
+    if reached == "warn":
+        return Check("data", "warn", f"{data_dir}: {room}; make room soon", "doctor.disk-low")
     return Check("data", "ok", f"{data_dir}: {'writable' if folder == data_dir else 'will be made'}, {room}")
 
 

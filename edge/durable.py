@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import StorageError, StorageFullError
@@ -19,6 +22,7 @@ from edge.errors import StorageError, StorageFullError
 TEMPORARY_PREFIX = "."
 TEMPORARY_SUFFIX = ".part"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LOCK_RETRY_S = 0.01
 
 
 @contextlib.contextmanager
@@ -75,7 +79,7 @@ class DurableFile:
         """Hex digest of all bytes written so far."""
         return self._digest.hexdigest()
 
-    def write(self, chunk: bytes) -> int:
+    def write(self, chunk: bytes | memoryview) -> int:
         """Append `chunk`, unbuffered. Raises StorageFullError, StorageError; the file is then only good to discard."""
         view = memoryview(chunk)
         with _storage("a chunk of a file"):
@@ -122,11 +126,49 @@ def write_file(path: Path, content: bytes) -> None:
         raise
 
 
-def free_bytes(path: Path) -> int:
-    """Bytes that an unprivileged process may still write on the file system of `path`. Raises StorageError."""
+def allocate(path: Path, size_bytes: int) -> None:
+    """A file of `size_bytes` whose blocks are really taken, durable, or none. Raises StorageFullError, StorageError."""
+    with _storage("opening a temporary file"):
+        handle, name = tempfile.mkstemp(TEMPORARY_SUFFIX, TEMPORARY_PREFIX, path.parent)
+    try:
+        with _storage("setting room aside"):
+            os.posix_fallocate(handle, 0, size_bytes)
+            os.fsync(handle)
+            Path(name).replace(path)
+    except StorageError:
+        Path(name).unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)
+    fsync_directory(path.parent)
+
+
+@dataclass(frozen=True)
+class DiskUse:
+    """Bytes of a file system as df(1) counts them: `free` is what an unprivileged process may still write."""
+
+    size: int
+    used: int
+    free: int
+
+    @property
+    def percent(self) -> float:
+        """Share in use, 0 to 100, of what may be used at all."""
+        usable = self.used + self.free
+        return 100.0 * self.used / usable if usable else 100.0
+
+
+def disk_use(path: Path) -> DiskUse:
+    """How full the file system of `path` is. Raises StorageError."""
     with _storage("asking for free space"):
         system = os.statvfs(path)
-    return system.f_bavail * system.f_frsize
+    block = system.f_frsize
+    return DiskUse(system.f_blocks * block, (system.f_blocks - system.f_bfree) * block, system.f_bavail * block)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that an unprivileged process may still write on the file system of `path`. Raises StorageError."""
+    return disk_use(path).free
 
 
 def remove(path: Path) -> None:
@@ -134,6 +176,11 @@ def remove(path: Path) -> None:
     with _storage("deleting a file"):
         path.unlink(missing_ok=True)
     fsync_directory(path.parent)
+
+
+def is_temporary(path: Path) -> bool:
+    """True for the name of a file that was never finished."""
+    return path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(TEMPORARY_SUFFIX)
 
 
 def sweep(incoming: Path) -> int:
@@ -145,3 +192,60 @@ def sweep(incoming: Path) -> int:
     if left_over:
         fsync_directory(incoming)
     return len(left_over)
+
+
+class Lock:
+    """flock(2) on a file or folder: keeps out every other process and every other Lock, those of this process too.
+
+    The kernel drops it when the process ends, however it ends. Not for use by two threads at once.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        """Open `path`, not locked yet. Raises StorageError."""
+        with _storage("opening a lock"):
+            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+
+    def acquire(self, *, shared: bool = False, wait_s: float | None = None) -> bool:
+        """Take the lock; False if others kept it for `wait_s` seconds (None: wait as long as it takes)."""
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        if wait_s is None:
+            with _storage("locking"):
+                fcntl.flock(self._handle, kind)
+            return True
+        deadline_s = time.monotonic() + wait_s
+        while True:
+            try:
+                with _storage("locking"):
+                    fcntl.flock(self._handle, kind | fcntl.LOCK_NB)
+                return True
+            except StorageError as error:
+                if not isinstance(error.__cause__, BlockingIOError):
+                    raise
+            if time.monotonic() >= deadline_s:
+                return False
+            time.sleep(_LOCK_RETRY_S)
+
+    def release(self) -> None:
+        """Let others have it; harmless if it was not taken."""
+        with _storage("unlocking"):
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Release for good; harmless a second time."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+@contextlib.contextmanager
+def locked(*folders: Path) -> Iterator[None]:
+    """Hold every one of these folders (each must exist): no other process and no other thread does so meanwhile.
+
+    Always taken in the same order, so two holders never wait for each other. Raises StorageError.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in sorted(set(folders)):
+            lock = Lock(folder)
+            stack.callback(lock.close)
+            lock.acquire()
+        yield

@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.durable import make_directory
 from edge.errors import StoreError
 from edge.store import Store, boot_id
-from edge.store_connection import Connection
+from edge.store_connection import Connection, Row
+from edge.store_guard import Alone, alone, mark_whole
 from edge.store_paths import DATABASE
 from edge.store_schema import VERSION
 
-__all__ = ["VERSION", "Named", "Snapshot", "adopt", "exclusively", "rows_held", "take_snapshot"]
+__all__ = ["VERSION", "Named", "Snapshot", "adopt", "alone", "mark_whole", "rows_held", "take_snapshot"]
 
 PAGE_ROWS = 1000
 
@@ -41,13 +42,15 @@ class Snapshot:
     def __init__(self, path: Path, key: bytes) -> None:
         self.path = path
         self.key = key
-        self._connection = Connection(path, key)
+        self._connection = Connection(path, key, Alone())
+        self._closed = False
 
     def close(self) -> None:
-        """Close; the file is then whole by itself, without a WAL beside it."""
-        with suppress(StoreError):
+        """Close; the file is then whole by itself, without a WAL beside it. Harmless the second time."""
+        if not self._closed:
+            self._closed = True
             self._connection.all("PRAGMA journal_mode = DELETE")
-        self._connection.close()
+            self._connection.close()
 
     def size_bytes(self) -> int:
         """Bytes of all objects and refused objects, as the rows say."""
@@ -64,7 +67,7 @@ class Snapshot:
         for table, columns, named in queries:
             key = after._last_key(table) if after else 0
             while rows := self._page(table, columns, key):
-                key = rows[-1][0]
+                key = int(rows[-1][0])
                 yield from (named(*row[1:]) for row in rows if row[1])
 
     def still_names(self, path: str) -> bool:
@@ -76,7 +79,7 @@ class Snapshot:
         )
         return bool(self._connection.all(sql, path, path, path, folder))
 
-    def _page(self, table: str, columns: str, after: int) -> list[tuple[object, ...]]:
+    def _page(self, table: str, columns: str, after: int) -> list[Row]:
         key = f"{table}_key"
         sql = f"SELECT {key}, {columns} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT {PAGE_ROWS}"
         return self._connection.all(sql, after)
@@ -93,7 +96,7 @@ def take_snapshot(data_dir: Path, key: bytes | None, path: Path) -> Snapshot:
     make_directory(path.parent)
     with closing(Connection(data_dir / DATABASE, key)) as live:
         live.all("VACUUM INTO ?", str(path))
-    own = os.urandom(32)
+    own = b"raw:" + os.urandom(32).hex().encode()  # "raw:": 256 random bits need no key derivation
     _change_key(path, key, own)
     return Snapshot(path, own)
 
@@ -105,7 +108,7 @@ def adopt(path: Path, own: bytes, key: bytes | None) -> None:
     it was interrupted does not count as a death of the worker. Raises StoreError (store.damaged, store.newer,
     store.key), StorageError.
     """
-    with closing(Connection(path, own)) as copy:
+    with closing(Connection(path, own, Alone())) as copy:
         foreign = copy.all("SELECT 1 FROM sqlite_master WHERE type NOT IN ('table', 'index') LIMIT 1")
         if foreign or copy.all("PRAGMA integrity_check") != [("ok",)] or copy.all("PRAGMA foreign_key_check"):
             raise StoreError("expected a whole database, got one that contradicts itself", code="store.damaged")
@@ -114,9 +117,7 @@ def adopt(path: Path, own: bytes, key: bytes | None) -> None:
             copy.all("DELETE FROM removal")
             copy.all("UPDATE study SET claimed_boot_id = '' WHERE state = 'reading'")
             # Run time starts to count again here; the age itself goes on.
-            copy.all(
-                "UPDATE box SET boot_id = ?, ticked_monotonic_s = ?", boot_id(), time.monotonic()
-            )
+            copy.all("UPDATE box SET boot_id = ?, ticked_monotonic_s = ?", boot_id(), time.monotonic())
         store = Store(copy)
         store.requeue_stale()
         store.add_event("backup.restored", "this box was restored from a backup")
@@ -124,32 +125,19 @@ def adopt(path: Path, own: bytes, key: bytes | None) -> None:
 
 
 def rows_held(data_dir: Path, key: bytes | None) -> int:
-    """Studies and refused objects in the database of a data folder; 0 where there is none. Raises StoreError."""
+    """Studies and refused objects in the database of a data folder; 0 where there is none. Under `alone`.
+
+    Leaves the database as one file, its WAL folded in. Raises StoreError, StorageError.
+    """
     if not (data_dir / DATABASE).exists():
         return 0
-    with closing(Connection(data_dir / DATABASE, key)) as live:
+    with closing(Connection(data_dir / DATABASE, key, Alone())) as live:
+        live.all("PRAGMA journal_mode = DELETE")
         sql = "SELECT (SELECT count(*) FROM study) + (SELECT count(*) FROM quarantine)"
         return int(live.one(sql)[0])
 
 
-def exclusively(data_dir: Path, key: bytes | None) -> bool:
-    """False while another process has the database open; else its WAL is folded in, so that it is one file.
-
-    Raises StoreError, StorageError.
-    """
-    if not (data_dir / DATABASE).exists():
-        return True
-    with closing(Connection(data_dir / DATABASE, key)) as live:
-        try:
-            live.all("PRAGMA journal_mode = DELETE")  # needs the file for itself alone
-        except StoreError as error:
-            if "BusyError" in error.message:
-                return False
-            raise
-    return True
-
-
 def _change_key(path: Path, old: bytes | None, new: bytes | None) -> None:
-    with closing(Connection(path, old)) as copy:
+    with closing(Connection(path, old, Alone())) as copy:
         copy.all("PRAGMA journal_mode = DELETE")  # pages are not re-encrypted beside a WAL
         copy.all(f"PRAGMA hexrekey = '{new.hex()}'" if new else "PRAGMA rekey = ''")

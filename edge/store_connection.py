@@ -191,9 +191,10 @@ class Connection:
     def all(self, sql: str, *values: object) -> list[Row]:
         """Rows of a query."""
         with self._used():
+            if self._steps is None:
+                return self._db.execute(sql, values).fetchall()
             rows = self._with_room(sql, values)
-            if self._steps is not None:
-                self._steps.append(_Step(sql, values, rows, None))
+            self._steps.append(_Step(sql, values, rows, None))
             return rows
 
     def one(self, sql: str, *values: object) -> Row:

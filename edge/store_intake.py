@@ -53,6 +53,10 @@ class IntakePart(StoreBase):
             self._event("intake.uid-conflict", message, study_key)
         return Added("conflict" if known else "stored", study_key)
 
+    def holds_object(self, path: str) -> bool:
+        """True if any row names this object file."""
+        return bool(self._db.all("SELECT 1 FROM instance WHERE path = ? LIMIT 1", path))
+
     def would_conflict(self, sop_instance_uid: str, sha256: str) -> bool:
         """True if the SOP Instance UID is here already, but not with these bytes."""
         known = self._db.all("SELECT sha256 FROM instance WHERE sop_instance_uid = ?", sop_instance_uid)

@@ -149,6 +149,12 @@ class KeepingPart(StoreBase):
         (total,) = self._db.one("SELECT total(size_bytes) FROM (SELECT DISTINCT path, size_bytes FROM quarantine)")
         return int(total)
 
+    def file_counts(self) -> tuple[int, int]:
+        """Files that the rows name: of objects, of the quarantine."""
+        (objects,) = self._db.one("SELECT count(*) FROM instance")
+        (quarantined,) = self._db.one("SELECT count(DISTINCT path) FROM quarantine")
+        return int(objects), int(quarantined)
+
     def removals(self) -> list[str]:
         """Paths, relative to the data folder, whose last row is gone."""
         return [path for (path,) in self._db.all("SELECT path FROM removal ORDER BY path")]

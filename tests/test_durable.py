@@ -5,12 +5,28 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from edge.durable import DurableFile, free_bytes, fsync_directory, make_directory, remove, sweep, write_file
+from edge.durable import (
+    DiskUse,
+    DurableFile,
+    Lock,
+    allocate,
+    disk_use,
+    free_bytes,
+    fsync_directory,
+    is_temporary,
+    locked,
+    make_directory,
+    remove,
+    sweep,
+    write_file,
+)
 from edge.errors import StorageError, StorageFullError
 
 
@@ -109,3 +125,68 @@ def test_full_disk(small_disk: Path) -> None:
     assert caught.value.code == "storage.full"
     assert [path.name for path in small_disk.iterdir()] == ["kept"]
     assert (small_disk / "kept").read_bytes() == b"1" * 1000
+
+
+def test_allocated_room_is_really_taken(tmp_path: Path, small_disk: Path) -> None:
+    allocate(tmp_path / "reserve", 2**20)
+    found = (tmp_path / "reserve").stat()
+    assert (found.st_size, found.st_blocks * 512 >= 2**20) == (2**20, True)
+    with pytest.raises(StorageFullError):
+        allocate(small_disk / "reserve", 2**20)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_disk_use_counts_as_df_does(tmp_path: Path) -> None:
+    said = subprocess.run(["df", "-B1", "--output=size,used,avail,pcent", tmp_path], capture_output=True, check=True)
+    size, used, avail, percent = said.stdout.split()[-4:]
+    use = disk_use(tmp_path)
+    assert use.size == int(size)
+    assert use.used == pytest.approx(int(used), rel=0.05, abs=2**28)
+    assert use.free == pytest.approx(int(avail), rel=0.05, abs=2**28)
+    assert use.percent == pytest.approx(float(percent.strip(b"%")), abs=2)
+    assert DiskUse(0, 0, 0).percent == 100.0
+
+
+def test_names_of_unfinished_files(tmp_path: Path) -> None:
+    file = DurableFile(tmp_path)
+    assert is_temporary(file.path)
+    assert not is_temporary(tmp_path / "a.dcm")
+    file.discard()
+
+
+def test_a_locked_folder_keeps_out_threads_and_processes(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+    entered = threading.Event()
+
+    def enter() -> None:
+        with locked(*reversed(folders)):
+            entered.set()
+
+    thread = threading.Thread(target=enter)
+    with locked(*folders, folders[0]):
+        thread.start()
+        assert not entered.wait(0.1)
+        attempt = "import sys; from pathlib import Path; from edge.durable import Lock\n"
+        attempt += "sys.exit(Lock(Path(sys.argv[1])).acquire(wait_s=0.05))"
+        assert subprocess.run([sys.executable, "-c", attempt, str(folders[0])], check=False).returncode == 0
+    assert entered.wait(5)
+    thread.join()
+    assert subprocess.run([sys.executable, "-c", attempt, str(folders[0])], check=False).returncode == 1
+
+
+def test_shared_locks_go_together_and_one_alone_does_not(tmp_path: Path) -> None:
+    one, two, alone = (Lock(tmp_path / "lock", create=True) for _ in range(3))
+    assert one.acquire(shared=True, wait_s=0)
+    assert two.acquire(shared=True)
+    assert not alone.acquire(wait_s=0.02)
+    one.release()
+    two.close()
+    assert alone.acquire()
+    assert not one.acquire(shared=True, wait_s=0)
+    for lock in (one, two, alone):
+        lock.close()
+        lock.close()
+    with pytest.raises(StorageError):
+        Lock(tmp_path / "absent")

@@ -1,4 +1,5 @@
-"""SIGKILL at random moments: whatever was acknowledged is there, whole, and is read once."""
+"""SIGKILL at random moments, of the whole receiver or of one of its processes: whatever was acknowledged is there,
+whole, and is read once."""
 
 from __future__ import annotations
 
@@ -6,15 +7,17 @@ import hashlib
 import random
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from tests.receiver_process import ReceiverProcess, claims, encoded, radiograph, send_bytes, wait_for
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
-SENDS, SENDERS, IMAGES_PER_STUDY = 500, 2, 10
+SENDERS, IMAGES_PER_STUDY = 2, 10
 ROWS = 226  # 100 KB
 
 
@@ -50,26 +53,41 @@ class Sender(threading.Thread):
             association.release()
 
 
+def kill_everything(receiver: ReceiverProcess, _: random.Random) -> None:
+    receiver.kill()
+    receiver.start()
+
+
+def kill_one_process(receiver: ReceiverProcess, chance: random.Random) -> None:
+    assert receiver.process is not None
+    if alive := psutil.Process(receiver.process.pid).children():
+        chance.choice(alive).kill()
+
+
 @pytest.mark.slow
-def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kill", "sends"), [(kill_everything, 500), (kill_one_process, 250)])
+def test_nothing_acknowledged_is_lost(
+    tmp_path: Path, kill: Callable[[ReceiverProcess, random.Random], None], sends: int
+) -> None:
     moments = random.Random(20240607)
     kills = 0
     with ReceiverProcess(tmp_path, quiet_time_s=0.5) as receiver:
-        step = SENDS // SENDERS
-        senders = [Sender(receiver, range(first, first + step)) for first in range(0, SENDS, step)]
+        step = sends // SENDERS
+        senders = [Sender(receiver, range(first, first + step)) for first in range(0, sends, step)]
         for sender in senders:
             sender.start()
         while any(sender.is_alive() for sender in senders):
             time.sleep(moments.uniform(0.05, 0.6))
-            receiver.kill()
+            kill(receiver, moments)
             kills += 1
-            receiver.start()
         store = receiver.store()
         wait_for(lambda: store.receiving_studies() == [])
         assert receiver.stop() == 0
+        receiver.start()  # sweeps what the killed left behind
+        assert receiver.stop() == 0
 
     acknowledged = {uid: content for sender in senders for uid, content in sender.acknowledged.items()}
-    assert len(acknowledged) == SENDS
+    assert len(acknowledged) == sends
     assert kills >= 5, "the receiver was not killed often enough to show anything"
     assert sum(sender.unanswered for sender in senders) > 0, "no kill met a transfer"
     assert receiver.files("spool/incoming") == []

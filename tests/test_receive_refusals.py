@@ -18,6 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
+from tests.raw_peer import associate_request, pdu, raw_association, store_command
 from tests.receiver_process import ROOT, ReceiverProcess, encoded, radiograph, send_bytes, wait_for
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
@@ -209,19 +210,6 @@ def test_the_truncated_file_of_the_reference_data(receiver: ReceiverProcess, sha
     assert (row.code, row.times) == ("dicom.cut", 2)
 
 
-def associate_request(transfer_syntax: bytes) -> bytes:
-    """An A-ASSOCIATE-RQ (PS3.8 9.3.2) for CR; its one context proposes the given sub-items."""
-
-    def item(kind: int, value: bytes) -> bytes:
-        return struct.pack(">BBH", kind, 0, len(value)) + value
-
-    context = item(0x20, b"\x01\0\0\0" + item(0x30, CR.encode()) + transfer_syntax)
-    user = item(0x50, item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3"))
-    body = struct.pack(">HH16s16s32x", 1, 0, b"RADBOX".ljust(16), b"RAW".ljust(16))
-    body += item(0x10, b"1.2.840.10008.3.1.1.1") + context + user
-    return struct.pack(">BBL", 1, 0, len(body)) + body
-
-
 def talk(receiver: ReceiverProcess, content: bytes) -> bytes:
     """Send bytes, return the first bytes that come back until the peer closes or answers."""
     with socket.create_connection(("127.0.0.1", receiver.port), timeout=8) as link:
@@ -271,35 +259,6 @@ def test_hostile_data_pdus_end_only_their_association(receiver: ReceiverProcess)
                 pass
     receiver.dcmtk("echoscu")
     assert receiver.files("spool/incoming") == []
-
-
-def pdu(header: int, value: bytes) -> bytes:
-    """A P-DATA-TF with one fragment of context 1 (PS3.8 9.3.5); header bits: 1 command, 2 last."""
-    data = struct.pack(">LBB", len(value) + 2, 1, header) + value
-    return struct.pack(">BBL", 4, 0, len(data)) + data
-
-
-def store_command(**changed: bytes | None) -> bytes:
-    """The command set of a C-STORE-RQ (PS3.7 9.3.1.1); None leaves an element out."""
-    elements = {
-        "sop_class": (0x0002, CR.encode() + b"\0"),
-        "field": (0x0100, b"\x01\x00"),
-        "message_id": (0x0110, b"\x01\x00"),
-        "priority": (0x0700, b"\x02\x00"),
-        "data_set_type": (0x0800, b"\x00\x00"),
-        "sop_instance": (0x1000, b"1.2.3.4.5.6 "),
-    }
-    values = {name: (element, changed.get(name, value)) for name, (element, value) in elements.items()}
-    return b"".join(
-        struct.pack("<HHL", 0, element, len(value)) + value for element, value in values.values() if value is not None
-    )
-
-
-def raw_association(receiver: ReceiverProcess) -> socket.socket:
-    link = socket.create_connection(("127.0.0.1", receiver.port), timeout=8)
-    link.sendall(associate_request(struct.pack(">BBH", 0x40, 0, 19) + b"1.2.840.10008.1.2.1"))
-    assert link.recv(4096)[:1] == b"\x02"
-    return link
 
 
 def start_half_an_object(receiver: ReceiverProcess) -> socket.socket:

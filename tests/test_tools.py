@@ -13,7 +13,11 @@ import pytest
 
 from edge.toml import load_toml
 
-SCRIPTS = ("tools/run", "tools/test", "tools/setup", "tools/check", "tools/lock", "tools/show_run", ".ci/run")
+SCRIPTS = (
+    *("tools/run", "tools/test", "tools/setup", "tools/check", "tools/lock", "tools/show_run", ".ci/run"),
+    *("tools/make_update", "tools/fleet", "tools/fuzz_parsers", "tools/soak_test", "tools/chaos_test"),
+    *("tools/powercut_test", "tools/crash_points", "tools/kill_storm", "tools/bench_receive"),
+)
 LOCKS = ("run", "build", "dev", "train")
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+?)(?: ; (.+?))? \\$")
 HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")

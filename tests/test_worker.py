@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -15,17 +13,16 @@ import cv2
 import numpy as np
 import pytest
 
-from edge import durable
 from edge.board import Board, load_board
+from edge.errors import StorageFullError
 from edge.reading import worker
 from edge.report.serial import from_json
 from edge.service import Stop
 from edge.simulate.objects import encode_file, phantom_dataset
 from edge.simulate.phantom import PhantomOptions, make_phantom
+from edge.slots import Slots
 from edge.store import Store, open_store
-from edge.store_rows import InstanceFacts, StudyFacts
-
-WAIT_S = 60.0
+from tests.worker_process import PAUSE, WAIT_S, load_obedient, put, put_picture, state, wait
 
 
 @pytest.fixture
@@ -57,46 +54,15 @@ def _working(board: Board) -> Iterator[None]:
     assert not thread.is_alive()
 
 
-def _put(board: Board, store: Store, content: bytes, study_uid: str, sop_uid: str) -> int:
-    """What the receiver does: file durable, row, study complete."""
-    digest = hashlib.sha256(content).hexdigest()
-    path = Path("spool/objects") / digest[:2] / f"{digest}.dcm"
-    durable.make_directory(board.data_dir / path.parent)
-    durable.write_file(board.data_dir / path, content)
-    study = StudyFacts(study_uid, "P1", "SEEDED^NAME", "", "", "DX", "")
-    facts = InstanceFacts(
-        sop_uid, "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.1.2.1", digest, len(content), str(path), "TEST",
-        time.monotonic(), 0.01,
-    )  # fmt: skip
-    assert store.add_instance(study, facts) == "stored"
-    key = store.study_key(study_uid)
-    assert key is not None
-    store.complete_study(key)
-    return key
-
-
 def _phantom(seed: int) -> tuple[bytes, str, str]:
     dataset = phantom_dataset(make_phantom(PhantomOptions(seed=seed, size=512, detail="fast")))
     return encode_file(dataset), str(dataset.StudyInstanceUID), str(dataset.SOPInstanceUID)
 
 
-def _wait(found: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not found():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-
-
-def _state(store: Store, key: int) -> str:
-    detail = store.study(key)
-    assert detail is not None
-    return detail.state
-
-
 def test_a_study_becomes_a_draft_with_its_image_marked(board: Board, store: Store) -> None:
-    key = _put(board, store, *_phantom(1))
+    key = put(board, store, *_phantom(1))
     with _working(board):
-        _wait(lambda: _state(store, key) == "draft")
+        wait(lambda: state(store, key) == "draft")
     detail = store.study(key)
     assert detail is not None
     assert from_json(detail.report_json).model.backend == "tflite"
@@ -107,14 +73,15 @@ def test_a_study_becomes_a_draft_with_its_image_marked(board: Board, store: Stor
     assert (image[:24] == 255).sum() > 100  # the letters of the mark
     (row,) = [row for row in store.services() if row.name == "worker"]
     assert (row.state, row.code) == ("ok", "worker.ready")
+    assert row.message == "Reading with tflite, model chest-xray-pyramid 0.1.0."
 
 
 def test_the_same_study_gives_the_same_report(board: Board, store: Store) -> None:
     content, study, sop = _phantom(2)
-    first = _put(board, store, content, study, sop)
-    second = _put(board, store, content, study + ".1", sop + ".1")
+    first = put(board, store, content, study, sop)
+    second = put(board, store, content, study + ".1", sop + ".1")
     with _working(board):
-        _wait(lambda: _state(store, first) == _state(store, second) == "draft")
+        wait(lambda: state(store, first) == state(store, second) == "draft")
     one, other = store.study(first), store.study(second)
     assert one is not None
     assert other is not None
@@ -129,40 +96,51 @@ def test_a_bad_bundle_pauses_reading_and_the_queue_catches_up(
     file = board.worker.bundle / spoil
     kept = file.read_bytes()
     file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
-    key = _put(board, store, *_phantom(3))
+    key = put(board, store, *_phantom(3))
     with _working(board):
-        _wait(lambda: any(row.state == "paused" for row in store.services()))
+        wait(lambda: any(row.state == "paused" for row in store.services()))
         (row,) = [row for row in store.services() if row.name == "worker"]
         assert row.code == ("bundle.hash" if spoil == "encoder.tflite" else "bundle.signature")
         assert "images safe" in row.message
-        assert _state(store, key) == "queued"
+        assert state(store, key) == "queued"
         file.write_bytes(kept)
-        _wait(lambda: _state(store, key) == "draft")
+        wait(lambda: state(store, key) == "draft")
 
 
 def test_no_backend_pauses_reading(board: Board, store: Store) -> None:
     paused = dataclasses.replace(board, worker=dataclasses.replace(board.worker, backends=("null",)))
-    key = _put(board, store, *_phantom(3))
+    key = put(board, store, *_phantom(3))
     with _working(paused):
-        _wait(lambda: any(row.code == "backend.none" for row in store.services()))
-    assert _state(store, key) == "queued"
+        wait(lambda: any(row.code == "backend.none" for row in store.services()))
+    assert state(store, key) == "queued"
 
 
 def test_a_fall_back_is_told(board: Board, store: Store) -> None:
     fallen = dataclasses.replace(board, worker=dataclasses.replace(board.worker, backends=("null", "onnxruntime")))
-    key = _put(board, store, *_phantom(4))
+    key = put(board, store, *_phantom(4))
     with _working(fallen):
-        _wait(lambda: _state(store, key) == "draft")
+        wait(lambda: state(store, key) == "draft")
     (row,) = [row for row in store.services() if row.name == "worker"]
     assert row.state == "degraded"
     assert "onnxruntime" in row.message
 
 
-def test_bytes_that_are_no_image_are_refused_and_the_next_study_is_read(board: Board, store: Store) -> None:
-    broken = _put(board, store, b"\0" * 128 + b"DICM" + b"\x07" * 500, "1.2.3", "1.2.3.4")
-    good = _put(board, store, *_phantom(5))
+def test_an_earlier_model_is_told_on_the_page_and_as_an_event(board: Board, store: Store) -> None:
+    Slots(board.data_dir, board.worker.bundle).change(lambda state: dataclasses.replace(state, active="a" * 64))
+    key = put(board, store, *_phantom(4))
     with _working(board):
-        _wait(lambda: _state(store, good) == "draft")
+        wait(lambda: state(store, key) == "draft")
+    (row,) = [row for row in store.services() if row.name == "worker"]
+    assert (row.state, row.code) == ("degraded", "worker.earlier-model")
+    assert row.message.startswith("Running on the earlier model chest-xray-pyramid 0.1.0. The model's signed metadata")
+    assert [event.code for event in store.events()] == ["bundle.missing"]
+
+
+def test_bytes_that_are_no_image_are_refused_and_the_next_study_is_read(board: Board, store: Store) -> None:
+    broken = put(board, store, b"\0" * 128 + b"DICM" + b"\x07" * 500, "1.2.3", "1.2.3.4")
+    good = put(board, store, *_phantom(5))
+    with _working(board):
+        wait(lambda: state(store, good) == "draft")
     detail = store.study(broken)
     assert detail is not None
     assert detail.state == "refused"
@@ -170,11 +148,11 @@ def test_bytes_that_are_no_image_are_refused_and_the_next_study_is_read(board: B
 
 
 def test_a_study_that_a_dead_worker_left_is_read_once(board: Board, store: Store) -> None:
-    key = _put(board, store, *_phantom(6))
+    key = put(board, store, *_phantom(6))
     claimed = store.claim_next("dead")
     assert claimed is not None
     with _working(board):
-        _wait(lambda: _state(store, key) == "draft")
+        wait(lambda: state(store, key) == "draft")
     detail = store.study(key)
     assert detail is not None
     assert detail.attempt == claimed.attempt + 1
@@ -186,12 +164,12 @@ def test_a_missing_file_fails_the_study_after_its_tries_and_blocks_nothing(
 ) -> None:
     monkeypatch.setattr(worker, "RETRY_MODEL_S", 0.05)
     content, study, sop = _phantom(7)
-    lost = _put(board, store, content, study, sop)
+    lost = put(board, store, content, study, sop)
     (instance,) = store.study(lost).instances  # type: ignore[union-attr]
     (board.data_dir / instance.path).unlink()
-    good = _put(board, store, *_phantom(8))
+    good = put(board, store, *_phantom(8))
     with _working(board):
-        _wait(lambda: _state(store, good) == "draft" and _state(store, lost) == "failed")
+        wait(lambda: state(store, good) == "draft" and state(store, lost) == "failed")
     detail = store.study(lost)
     assert detail is not None
     assert detail.code == "storage.failed"
@@ -202,10 +180,87 @@ def test_noise_is_refused_in_words(board: Board, store: Store) -> None:
     pixels = np.random.default_rng(0).random((400, 400)).astype(np.float32)
     phantom = make_phantom(PhantomOptions(seed=9, size=400, detail="fast"))
     dataset = phantom_dataset(dataclasses.replace(phantom, pixels=pixels))
-    key = _put(board, store, encode_file(dataset), str(dataset.StudyInstanceUID), str(dataset.SOPInstanceUID))
+    key = put(board, store, encode_file(dataset), str(dataset.StudyInstanceUID), str(dataset.SOPInstanceUID))
     with _working(board):
-        _wait(lambda: _state(store, key) == "refused")
+        wait(lambda: state(store, key) == "refused")
     detail = store.study(key)
     assert detail is not None
     assert detail.code.startswith("gate.")
     assert detail.message
+
+
+def test_a_worker_with_nothing_to_do_gives_signs_of_life(
+    board: Board, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "load_reader", load_obedient({}))
+    monkeypatch.setattr(worker, "SIGN_OF_LIFE_S", 0.1)
+    seen: set[float] = set()
+
+    def signs() -> int:
+        seen.update(row.monotonic_s for row in store.services() if row.code == "worker.ready")
+        return len(seen)
+
+    with _working(board):
+        wait(lambda: signs() >= 3)
+
+
+def test_a_paused_worker_gives_signs_of_life(board: Board, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "load_reader", load_obedient({}))
+    monkeypatch.setattr(worker, "RETRY_MODEL_S", 0.1)
+    (board.data_dir / PAUSE).touch()
+    seen: set[float] = set()
+
+    def signs() -> int:
+        seen.update(row.monotonic_s for row in store.services() if row.state == "paused")
+        return len(seen)
+
+    with _working(board):
+        wait(lambda: signs() >= 3)
+
+
+def test_a_full_disk_costs_no_study_an_attempt(board: Board, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The draft cannot be written, and for a while not even that the study waits again, nor the next claim."""
+    monkeypatch.setattr(worker, "load_reader", load_obedient({}))
+    monkeypatch.setattr(worker, "RETRY_MODEL_S", 0.02)
+    refusals = {"finish_draft": 5, "give_back": 2, "claim_next": 2}
+
+    def full_at_first(name: str) -> None:
+        works = getattr(Store, name)
+
+        def call(*arguments: object) -> object:
+            if refusals[name]:
+                refusals[name] -= 1
+                raise StorageFullError("expected room for a database row, got a full disk")
+            return works(*arguments)
+
+        monkeypatch.setattr(Store, name, call)
+
+    for name in refusals:
+        full_at_first(name)
+    key = put_picture(board, store, 1)
+    with _working(board):
+        wait(lambda: state(store, key) == "draft")
+    assert set(refusals.values()) == {0}
+    detail = store.study(key)
+    assert detail is not None
+    assert detail.attempt == 6
+
+
+def test_the_queue_is_taken_up_once_the_disk_takes_rows(
+    board: Board, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "load_reader", load_obedient({}))
+    monkeypatch.setattr(worker, "RETRY_MODEL_S", 0.02)
+    key = put_picture(board, store, 1)
+    assert store.claim_next("factory") is not None
+    refusals = [StorageFullError("expected room for a database row, got a full disk")] * 3
+    works = Store.requeue_stale
+
+    def requeue_stale(*arguments: object) -> object:
+        if refusals:
+            raise refusals.pop()
+        return works(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "requeue_stale", requeue_stale)
+    with _working(board):
+        wait(lambda: state(store, key) == "draft")

@@ -195,9 +195,13 @@ def quarantine_line(row: QuarantineRow, now: Now) -> QuarantineLine:
 
 
 def notices(rows: Iterable[ServiceRow], now: Now) -> tuple[Notice, ...]:
-    """Banners for every service that is not well or gives no sign of life, the worst first."""
+    """Banners for every service that is not well or gives no sign of life, the worst first.
+
+    What two services say of the same thing, such as a full disk, is one banner.
+    """
     found = [notice for row in rows if (notice := _notice(row, now))]
-    return tuple(sorted(found, key=lambda notice: notice.tone != "stop"))
+    once = {notice.title: notice for notice in reversed(found)}
+    return tuple(sorted((n for n in found if once[n.title] is n), key=lambda notice: notice.tone != "stop"))
 
 
 def _notice(row: ServiceRow, now: Now) -> Notice | None:

@@ -1,4 +1,7 @@
-"""The page: what any phone on the local network sees of the box. Reads the store and writes nothing."""
+"""The page: what any phone on the local network sees of the box.
+
+It reads the store; what a person may decide here, about the model, is in `edge.desk.update_pages`.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ from edge.desk import overlay, report_view, views
 from edge.desk.report_view import Fact
 from edge.desk.server import serve
 from edge.desk.shield import Shield, log
+from edge.desk.update_pages import UpdatePages
 from edge.errors import ReportError
 from edge.report.graph import load_graph
 from edge.report.render import render_text
@@ -40,8 +44,10 @@ LAST_PAGE = 1_000_000
 LARGEST_KEY = 2**63 - 1  # of an SQLite row
 
 ERRORS = {
+    403: ("Not done", "This can only be done on the box's own page. Open the page again and try once more."),
     404: ("Not found", "There is no such page or study on this box, or the address is wrong."),
     405: ("Not possible", "This address cannot be used that way."),
+    409: ("Not done", "The box has changed since this page was opened. Open the page again and look once more."),
     421: ("Wrong address", "Open this page by the box's own name or IP address."),
     500: ("Something went wrong", "The box could not show this page. The images are safe. Try again in a moment."),
     503: ("Not available now", "The box cannot read its records at the moment. The images are safe. Try again soon."),
@@ -71,6 +77,7 @@ def create_app(board: Board) -> Starlette:
             Route("/study/{key:int}/report.txt", desk.report_text),
             Route("/study/{key:int}/report.json", desk.report_json),
             Route("/static/{name}", desk.asset),
+            *desk.updates.routes(),
         ],
         middleware=[Middleware(Shield, host=board.web.host, error_page=desk.error)],
         exception_handlers={HTTPException: desk.http_error},
@@ -86,6 +93,7 @@ class Desk:
         self.store = store
         self.graph = load_graph()
         self.boot_id = boot_id()
+        self.updates = UpdatePages(self)
         self.last_instance = lru_cache(maxsize=1024)(self._last_instance)
         self.assets = {name: (PAGES / name).read_bytes() for name in ASSETS}
         self.templates = jinja2.Environment(
@@ -106,8 +114,7 @@ class Desk:
 
     def live(self, request: Request) -> Response:
         """The list alone, for live.js; 304 while nothing changed."""
-        content = self.render("studies_live.html", **self.list_context(request))
-        return _tagged(request, f'"{hashlib.sha256(content.encode()).hexdigest()[:24]}"', lambda: content)
+        return self.answer(request, self.render("studies_live.html", **self.list_context(request)))
 
     def list_context(self, request: Request) -> dict[str, Any]:
         """What both forms of the list show."""
@@ -117,6 +124,7 @@ class Desk:
         return {
             "rows": [self.list_row(summary, now) for summary in found[: views.PAGE_ROWS]],
             "page": views.page_of(number, len(found)),
+            "banner": self.updates.banner(),
             "notices": views.notices(self.store.services(), now),
             "quarantined": len(self.store.quarantine(limit=1000)),
             "receive": self.board.receive,
@@ -285,6 +293,10 @@ class Desk:
     def render(self, template: str, **context: Any) -> str:
         """A template of `pages`, everything escaped, an unknown name an error."""
         return self.templates.get_template(template).render(**context)
+
+    def answer(self, request: Request, content: str) -> Response:
+        """A page whose ETag is its content's."""
+        return _tagged(request, f'"{hashlib.sha256(content.encode()).hexdigest()[:24]}"', lambda: content)
 
     def now(self) -> views.Now:
         """The moment of this answer."""

@@ -60,7 +60,21 @@ class Advice:
 
 # By code; then, for codes that are not here, by service and state.
 SERVICE_CODES: dict[str, Advice] = {
-    "storage.full": Advice("Storage is full: new images are turned away", "Free space or replace the storage now."),
+    "storage.full": Advice(
+        "Storage is full: new images are turned away",
+        "Leave the images on the X-ray unit. Have older studies moved to another machine now, or the storage replaced.",
+    ),
+    "storage.nearly-full": Advice(
+        "Storage is nearly full",
+        "Have older studies moved to another machine, or the storage replaced, within the next days.",
+    ),
+    "storage.repaired": Advice(
+        "The records of this box were damaged and have been rebuilt from the stored images",
+        "Look whether the studies of the last days are all here, and send what is missing again from the X-ray unit.",
+    ),
+    "worker.earlier-model": Advice(
+        "Reading works, with an earlier model", f"Put the newest update stick in again. If this stays, {_KEEPER}"
+    ),
 }
 SERVICE_STATES: dict[tuple[str, str], Advice] = {
     ("worker", "paused"): Advice(
@@ -68,17 +82,25 @@ SERVICE_STATES: dict[tuple[str, str], Advice] = {
         "Have urgent images read by a person. Waiting studies are read as soon as the AI works again.",
     ),
     ("worker", "degraded"): Advice("Reading works, but perhaps slower", f"If this stays, {_KEEPER}"),
+    ("care", "paused"): Advice("The box does not look after its storage", _KEEPER.capitalize()),
+    ("care", "degraded"): Advice("The box's storage needs attention", _KEEPER.capitalize()),
     ("receive", "paused"): Advice("No new images can arrive", f"Keep the images on the X-ray unit, and {_KEEPER}"),
     ("receive", "degraded"): Advice("Some images may not arrive", "Check here that each image you send appears."),
 }
 
-# How long a service may give no sign of life, in seconds. The receiver gives one every ten seconds.
-SILENT_AFTER_S: dict[str, float] = {"receive": 60.0}
+# How long a service may give no sign of life, in seconds. All give one every ten seconds, but the worker not while a
+# stage of reading lasts (it is ended after a minute or two), nor care while it cleans or repairs.
+SILENT_AFTER_S: dict[str, float] = {"receive": 60.0, "worker": 240.0, "care": 900.0}
 SILENT: dict[str, Advice] = {
     "receive": Advice(
         "The receiver does not answer: no new images can arrive",
         "Keep the images on the X-ray unit. Restart the box. If this stays, tell the person who looks after it.",
     ),
+    "worker": Advice(
+        "The reader does not answer: no new drafts",
+        f"Have urgent images read by a person. Restart the box. If this stays, {_KEEPER}",
+    ),
+    "care": Advice("The box does not look after its storage", f"Restart the box. If this stays, {_KEEPER}"),
 }
 
 
@@ -92,9 +114,14 @@ def state_words(state: str) -> StateWords:
 
 
 def todo(code: str) -> str:
-    """What a nurse can do about a refusal or failure code; the longest prefix in ADVICE wins."""
-    matching = [prefix for prefix in ADVICE if code.startswith(prefix)]
-    return ADVICE[max(matching, key=len)] if matching else ADVICE_ELSE
+    """What a nurse can do about the reason of a study; the longest prefix in ADVICE wins."""
+    return longest_prefix(ADVICE, code) or ADVICE_ELSE
+
+
+def longest_prefix(advice: dict[str, str], code: str) -> str:
+    """The advice of the longest key that `code` begins with, "" where none does."""
+    matching = [prefix for prefix in advice if code.startswith(prefix)]
+    return advice[max(matching, key=len)] if matching else ""
 
 
 def advice(service: str, state: str, code: str) -> Advice:

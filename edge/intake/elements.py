@@ -7,6 +7,7 @@ implicit VR, because senders mix them: inside UN (PS3.5 6.2.2 note 2), and again
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import struct
 import zlib
@@ -25,6 +26,7 @@ DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95",
 PIXEL_DATA: Final = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
+_ITEM_HEAD_BYTES: Final = 8
 _LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # PS3.5 7.1.2
 _SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _VRS: Final = _LONG_VRS | _SHORT_VRS
@@ -80,6 +82,14 @@ def scan(buffer: Buffer, start: int, transfer_syntax_uid: str, wanted: Collectio
     return walk.found
 
 
+def first_item(sequence: bytes, little_endian: bool, wanted: Collection[int]) -> dict[int, bytes]:
+    """Wanted values of the first item in the value of a sequence, as far as it can be read."""
+    walk = _Walk(sequence, IMPLICIT if little_endian else BIG_ENDIAN, wanted)
+    with contextlib.suppress(DicomError):  # the item's end, another item, or the cut at VALUE_LIMIT_BYTES
+        walk.top(_ITEM_HEAD_BYTES)
+    return walk.found.values
+
+
 class _Walk:
     """One pass. Positions are byte offsets into the buffer."""
 
@@ -110,7 +120,9 @@ class _Walk:
             if tag >> 16 < 8 or tag >> 16 == 0xFFFE:
                 raise DicomError(f"expected an attribute of a data set, got tag {tag:08X}")
             if length == _UNDEFINED:
-                at = self._items(at, 1, implicit)
+                start, at = at, self._items(at, 1, implicit)
+                if tag in self._wanted:
+                    self.found.values[tag] = self._buffer[start : min(at, start + VALUE_LIMIT_BYTES)]
                 continue
             if length > self._end - at:
                 raise _cut()

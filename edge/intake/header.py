@@ -10,7 +10,7 @@ from typing import Final
 from pydicom.charset import convert_encodings, decode_bytes
 
 from edge.errors import DicomError
-from edge.intake.elements import Buffer, Elements, scan
+from edge.intake.elements import Buffer, Elements, first_item, scan
 from edge.store import StudyFacts
 
 _CHARACTER_SET: Final = 0x00080005
@@ -31,11 +31,14 @@ _FRAMES: Final = 0x00280008
 _ROWS: Final = 0x00280010
 _COLUMNS: Final = 0x00280011
 _BITS_ALLOCATED: Final = 0x00280100
+_PRIORITY: Final = 0x00401003  # Requested Procedure Priority (PS3.3 C.4.11)
+_REQUEST_ATTRIBUTES: Final = 0x00400275
 _WANTED: Final = frozenset(
-    {_CHARACTER_SET, _SOP_CLASS, _SOP_INSTANCE, _STUDY_INSTANCE, *_TEXTS.values()}
+    {_CHARACTER_SET, _SOP_CLASS, _SOP_INSTANCE, _STUDY_INSTANCE, *_TEXTS.values(), _PRIORITY, _REQUEST_ATTRIBUTES}
     | {_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _BITS_ALLOCATED}
 )
 _DELIMITERS: Final = {ord(sign) for sign in "\\^=\t\n\f\r"}  # PS3.5 6.1.2.5.3
+_URGENT: Final = frozenset({b"STAT", b"HIGH", b"URGENT"})  # URGENT is no defined term, but is sent
 _TEXT_LIMIT: Final = 256  # characters shown; the longest of these VRs (PN) has 3 x 64
 
 # Samples stored for each pixel of three (PS3.3 C.7.6.3.1.2): chroma halved in one direction or in both.
@@ -68,7 +71,7 @@ def read_header(buffer: Buffer, start: int, transfer_syntax_uid: str) -> Header:
         raise DicomError("expected a Study Instance UID in the data set, got none", code="dicom.no-study-uid")
     encodings = _encodings(elements)
     texts = {name: _text(elements.values.get(tag, b""), encodings) for name, tag in _TEXTS.items()}
-    return Header(sop_class, sop_instance, StudyFacts(study_instance, **texts))
+    return Header(sop_class, sop_instance, StudyFacts(study_instance, urgency=_urgency(elements), **texts))
 
 
 def _uid(elements: Elements, tag: int) -> str:
@@ -77,6 +80,14 @@ def _uid(elements: Elements, tag: int) -> str:
     if len(value) > 64 or not value.isascii() or not value.decode("ascii").isprintable():
         raise DicomError("expected a UID of at most 64 characters, got something else")
     return value.decode("ascii")
+
+
+def _urgency(elements: Elements) -> int:
+    """1 where the requested procedure's priority says so, at the top or in the request's attributes; else 0."""
+    request = elements.values.get(_REQUEST_ATTRIBUTES, b"")
+    inside = first_item(request, elements.little_endian, {_PRIORITY}) if request else {}
+    said = (elements.values.get(_PRIORITY, b""), inside.get(_PRIORITY, b""))
+    return int(any(value.strip(b"\0 ").upper() in _URGENT for value in said))
 
 
 def _encodings(elements: Elements) -> list[str]:

@@ -22,6 +22,8 @@ ADDRESS = Rejection(1, 1, 1, "address is not in the board's networks")  # the st
 CALLING_AE = Rejection(1, 1, 3, "calling AE title is not in the board's list")
 CALLED_AE = Rejection(1, 1, 7, "called AE title is not this box")
 NO_TRANSFER_SYNTAX = Rejection(1, 2, 1, "a presentation context proposes no transfer syntax")
+VERSION = Rejection(1, 2, 2, "protocol version is not 1")
+NO_PLACE = Rejection(2, 3, 2, "as many associations as the board allows are open")  # transient: it may try again
 
 
 def may_connect(receive: Receive, address: str) -> bool:

@@ -1,26 +1,76 @@
-"""Bundle and board -> a Reader that passed its golden case."""
+"""Slots and board -> a Reader that passed its golden case: the active model, else the one before, else the factory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.board import Board
-from edge.bundle import load_bundle
-from edge.errors import BackendError
+from edge.bundle import Bundle
+from edge.errors import BackendError, BundleError, RadboxError
 from edge.reading.backends import open_encoder
 from edge.reading.pipeline import Reader
+from edge.slots import DAMAGED, FACTORY, Slots, SlotState
+
+STATE = "state"  # in the place of a slot's name: state.json itself was passed over
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """reader, and the backends the board prefers to the one at work, each with the reason it was passed over."""
+    """A reader, and what was passed over for it, each with its reason.
+
+    passed_over: backends that the board prefers to the one at work. slot: where the model came from.
+    slots_passed_over: models that the box prefers to the one at work, or STATE.
+    """
 
     reader: Reader
     passed_over: tuple[tuple[str, BackendError], ...]
+    slot: str = FACTORY
+    slots_passed_over: tuple[tuple[str, RadboxError], ...] = ()
 
 
-def load_reader(board: Board) -> Loaded:
-    """Verify the bundle and open the first backend that passes. Raises BundleError, BackendError."""
-    bundle = load_bundle(board.worker.bundle)
+def candidates(state: SlotState) -> tuple[str, ...]:
+    """Slots in the order in which they may run."""
+    return tuple(dict.fromkeys((state.active, state.previous, FACTORY)))
+
+
+def load_reader(board: Board, on_slot: Callable[[str], None] = lambda _slot: None) -> Loaded:
+    """Verify and open the first model that a backend of the board can run; one that cannot never halts the box.
+
+    on_slot: called before each model is tried, with its slot.
+    Raises BundleError, BackendError (of the last model) only when none can run.
+    """
+    slots = Slots(board.data_dir, board.worker.bundle)
+    state = slots.read()
+    passed_over: list[tuple[str, RadboxError]] = []
+    if state.last and state.last.code == DAMAGED:
+        passed_over.append((STATE, BundleError(state.last.message, code=DAMAGED)))
+    *others, last = candidates(state)
+    for slot in others:
+        try:
+            return _load(board, slots, slot, tuple(passed_over), on_slot)
+        except (BundleError, BackendError) as error:
+            passed_over.append((slot, error))
+    return _load(board, slots, last, tuple(passed_over), on_slot)
+
+
+def _load(
+    board: Board,
+    slots: Slots,
+    slot: str,
+    passed_over: tuple[tuple[str, RadboxError], ...],
+    on_slot: Callable[[str], None],
+) -> Loaded:
+    on_slot(slot)
+    try:
+        loaded = open_reader(board, slots.open(slot))
+    except OSError as error:  # a storage that does not give the bytes back
+        message = f"The model's files cannot be read: {type(error).__name__}."
+        raise BundleError(message, code="bundle.unreadable") from error
+    return Loaded(loaded.reader, loaded.passed_over, slot, passed_over)
+
+
+def open_reader(board: Board, bundle: Bundle) -> Loaded:
+    """A reader of this bundle, verified already. Raises BundleError, BackendError."""
     opened = open_encoder(bundle, board.worker.backends, board.worker.threads)
     return Loaded(Reader(bundle, opened.encoder, board.worker.kernels), opened.passed_over)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import tempfile
@@ -11,15 +12,22 @@ from pathlib import Path
 
 from edge.board import parse_board
 from edge.bundle import parse_manifest
-from edge.errors import RadboxError
+from edge.care.archive import parse_header
+from edge.care.archive_records import read_records
+from edge.errors import BackupError, RadboxError
+from edge.intake import command, negotiation
 from edge.intake.elements import data_set_offset
 from edge.intake.header import read_header
+from edge.intake.upper_layer import ProtocolError
 from edge.reading.weights import read_tensors
 from edge.report.check import check
 from edge.report.graph import load_graph
 from edge.report.render import render_text
 from edge.report.serial import from_json, to_json
+from edge.slot_state import parse_state
+from edge.trust import verify_roots, verify_snapshot, verify_targets
 from tools.fuzz import seeds
+from tools.update.receipts import ReceiptError, read_receipt
 
 GRAPH = load_graph()
 _SYNTAXES = (*seeds.SYNTAXES, "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50")
@@ -77,9 +85,69 @@ def _report(content: bytes) -> None:
     assert from_json(to_json(report)) == from_json(to_json(from_json(to_json(report))))
 
 
+def _network(content: bytes) -> None:
+    """First byte odd: a command set (PS3.7 6.3); even: an A-ASSOCIATE-RQ (PS3.8 9.3.2), answered if it can be read."""
+    if not content:
+        return
+    try:
+        if content[0] & 1:
+            command.response(command.decode(content[1:]), 0)
+        else:
+            negotiation.accept(negotiation.parse(content[1:]), 131_072)
+    except ProtocolError:
+        return
+
+
+def _update(content: bytes) -> None:
+    """Documents of an attacker without a key, and (first byte over 3) signed ones of key holders gone mad."""
+    if len(content) < 2:
+        return
+    kind, document = content[0] % 8, content[1:]
+    if kind >= 4:
+        document = seeds.signed_anyway(document)
+    if kind % 4 == 0:
+        verify_roots(seeds.root(), [document])
+    elif kind % 4 == 1:
+        verify_snapshot(seeds.root(), document, 0)
+    elif kind % 4 == 2:
+        offer = verify_targets(seeds.root(), document)
+        assert all("/" not in file.name and not file.name.startswith(".") for file in offer.files)
+    else:
+        with contextlib.suppress(ReceiptError):
+            read_receipt(document)
+
+
+def _state(content: bytes) -> None:
+    parse_state(content)
+
+
+def _archive(content: bytes) -> None:
+    """A part's header, and the records of an archive by someone who knows the passphrase."""
+    parse_header(content[:1024])
+
+
+def _records(content: bytes) -> None:
+    at = 0
+
+    def read(size: int) -> bytes:
+        nonlocal at
+        if size > len(content) - at:
+            raise BackupError("expected more bytes, got the end", code="backup.cut")
+        at += size
+        return content[at - size : at]
+
+    for _ in read_records(read):
+        pass
+
+
 TARGETS: dict[str, Target] = {
     "dicom": Target(_dicom, _dicom_seeds),
+    "network": Target(_network, seeds.network),
     "bundle": Target(_bundle, _bundle_seeds, 65536),
+    "update": Target(_update, seeds.update),
+    "state": Target(_state, seeds.state),
+    "archive": Target(_archive, seeds.archive_headers),
+    "records": Target(_records, seeds.records),
     "config": Target(_config, seeds.boards),
     "report": Target(_report, seeds.reports),
 }

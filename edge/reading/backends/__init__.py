@@ -77,7 +77,7 @@ def open_encoder(bundle: Bundle, names: Sequence[str], threads: int, *, probe: b
 
 def probe_in_child(name: str, bundle: Bundle, threads: int, timeout_s: float = PROBE_TIMEOUT_S) -> None:
     """Load and run the golden case in a child. Raises BackendError if the child fails, dies or hangs."""
-    command = [sys.executable, "-m", "edge.reading.backends.probe", name, str(bundle.path), str(threads)]
+    command = [sys.executable, "-m", "edge.reading.backends.probe", name, str(bundle.path), str(threads), bundle.sha256]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:

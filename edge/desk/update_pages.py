@@ -1,0 +1,249 @@
+"""The pages of the model, and the four things a person may decide there.
+
+A decision is a POST from the box's own page: the Origin header must name the address that was asked, and the form must
+carry the token of this process. A page of another site can send a form here, but can forge neither. Every form also
+names the model that the person saw, so that nobody decides on another one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+import secrets
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from edge import durable
+from edge.board import Board
+from edge.bundle import parse_manifest
+from edge.desk import update_view, views
+from edge.desk.update_view import DECLINED, INSTALLED, Banner, ModelName
+from edge.errors import BundleError, RadboxError, UpdateError
+from edge.slots import FACTORY, PERSON, UPDATE, Outcome, Slots, SlotState, activate, roll_back
+from edge.store import Store
+
+SEEN = UPDATE / "seen"  # which failure a person has taken note of
+LARGEST_FORM_BYTES = 4096
+CHANGED = "update.changed-meanwhile"
+
+Form = dict[str, str]
+
+
+class Frame(Protocol):
+    """What these pages use of the rest of the desk."""
+
+    board: Board
+    store: Store
+
+    def render(self, template: str, **context: Any) -> str:
+        """A template as text."""
+        ...
+
+    def answer(self, request: Request, content: str) -> Response:
+        """A page with an ETag."""
+        ...
+
+    def error(self, request: Request, status: int, code: str) -> Response:
+        """An error page."""
+        ...
+
+    def now(self) -> views.Now:
+        """The moment of this answer."""
+        ...
+
+
+class UpdatePages:
+    """Reads state.json at every request; writes it only in the actions, through `Slots`."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+        self._board = frame.board
+        self._slots = Slots(frame.board.data_dir, frame.board.worker.bundle)
+        self._token = secrets.token_urlsafe(24)
+        self._factory_name = lru_cache(maxsize=1)(self._read_factory_name)
+
+    def routes(self) -> list[Route]:
+        """Addresses of the pages and actions."""
+        actions = {"use": self._use, "later": self._later, "back": self._back, "seen": self._see}
+        return [
+            Route("/model", self.model),
+            Route("/model/back", self.ask_back, methods=["GET"]),
+            *(Route(f"/model/{name}", self._action(act), methods=["POST"]) for name, act in actions.items()),
+        ]
+
+    def banner(self) -> Banner | None:
+        """The line on the list."""
+        working = update_view.at_work(self._frame.store.services(), self._frame.now())
+        return update_view.banner(self._slots.read(), self._board.update, working, self._seen())
+
+    # --- pages ---
+
+    def model(self, request: Request) -> Response:
+        """Which model reads, on trial or not, how the last update went, and what can be decided."""
+        now, rows = self._frame.now(), self._frame.store.services()
+        state = self._slots.read()
+        names = {slot: self._name(slot) for slot in update_view.named_slots(state)}
+        working = update_view.at_work(rows, now)
+        view = update_view.model_view(state, self._board.update, names, working, self._seen())
+        notices = views.notices([row for row in rows if row.name == "worker"], now)
+        content = self._frame.render("model.html", here="about", view=view, notices=notices, token=self._token)
+        return self._frame.answer(request, content)
+
+    def ask_back(self, request: Request) -> Response:
+        """The question before going back."""
+        state = self._slots.read()
+        refusal = ""
+        try:
+            self._slots.check_rollback(state)
+        except UpdateError as error:
+            refusal = error.message
+        names = [self._name(slot).name for slot in (state.active, state.previous)]
+        content = self._frame.render(
+            "model_back.html", here="about", names=names, active=state.active, refusal=refusal, token=self._token
+        )
+        return self._frame.answer(request, content)
+
+    # --- actions ---
+
+    def _action(self, act: Callable[[Form], None]) -> Callable[[Request], Any]:
+        async def answer(request: Request) -> Response:
+            if not same_origin(request.headers):
+                return self._frame.error(request, 403, "web.other-site")
+            form = await read_form(request)
+            if form is None or not hmac.compare_digest(form.get("token", ""), self._token):
+                return self._frame.error(request, 403, "web.old-form")
+            try:
+                await run_in_threadpool(act, form)
+            except UpdateError as error:
+                if error.code != CHANGED:
+                    raise
+                return self._frame.error(request, 409, CHANGED)
+            return RedirectResponse("/model", 303)
+
+        return answer
+
+    def _use(self, form: Form) -> None:
+        """Run the model that waits, on trial."""
+
+        def take(state: SlotState) -> SlotState:
+            slot = _waiting(state, form)
+            self._slots.open(slot)
+            offer = self._slots.offer_under(slot, state)
+            versions = dict(state.versions)
+            if offer:
+                versions[offer.id] = max(offer.version, versions.get(offer.id, 0))
+            outcome = Outcome(INSTALLED, "The new model is in use, on trial.")
+            return dataclasses.replace(activate(state, slot), versions=versions, last=outcome)
+
+        self._change(take, lambda state: dataclasses.replace(state, proposal=None))
+
+    def _later(self, form: Form) -> None:
+        """Do not run the model that waits."""
+
+        def decline(state: SlotState) -> SlotState:
+            _waiting(state, form)
+            outcome = Outcome(DECLINED, "The new model was not taken. Put its stick in again to be asked again.")
+            return dataclasses.replace(state, proposal=None, last=outcome)
+
+        self._change(decline, lambda state: state)
+
+    def _back(self, form: Form) -> None:
+        """Swap the model in use and the one before."""
+
+        def back(state: SlotState) -> SlotState:
+            if state.active != form.get("slot"):
+                raise _changed()
+            self._slots.check_rollback(state)
+            message = "The box went back to the earlier model because a person asked for it on the page."
+            return roll_back(state, Outcome(PERSON, message))
+
+        self._change(back, lambda state: state)
+
+    def _see(self, form: Form) -> None:
+        """A person has taken note of a failure; the line on the list goes."""
+        mark = update_view.mark_of(self._slots.read())
+        if mark != form.get("mark"):
+            raise _changed()
+        durable.write_file(self._board.data_dir / SEEN, mark.encode())
+        self._frame.store.add_event("update.seen", "A person took note on the page that a new model failed here.")
+
+    def _change(self, decide: Callable[[SlotState], SlotState], refuse: Callable[[SlotState], SlotState]) -> None:
+        """Decide, and tell. What may not be done any more becomes the outcome, after `refuse`.
+
+        Raises UpdateError (CHANGED), StorageError.
+        """
+        try:
+            after = self._slots.change(decide)
+        except (BundleError, UpdateError) as error:
+            if error.code == CHANGED:
+                raise
+            outcome = Outcome(error.code, error.message)
+            after = self._slots.change(lambda state: dataclasses.replace(refuse(state), last=outcome))
+        if after.last:
+            self._frame.store.add_event(after.last.code, after.last.message)
+
+    # --- shared ---
+
+    def _name(self, slot: str) -> ModelName:
+        origin = update_view.origin_of(slot)
+        if slot == FACTORY:
+            return ModelName(self._factory_name(), origin)
+        offer = self._slots.offer(slot)
+        return ModelName(f"{offer.id} {offer.label}", origin, offer.words) if offer else ModelName(slot[:12], origin)
+
+    def _read_factory_name(self) -> str:
+        try:
+            manifest = parse_manifest((self._board.worker.bundle / "manifest.json").read_bytes())
+        except (OSError, RadboxError):
+            return "the model of this box"
+        return f"{manifest.id} {manifest.version}"
+
+    def _seen(self) -> str:
+        try:
+            return (self._board.data_dir / SEEN).read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return ""
+
+
+def same_origin(headers: Headers) -> bool:
+    """True if a browser says that the form was on a page of the very address it was sent to.
+
+    Browsers send Origin with every POST (Fetch standard, 3.2), and Sec-Fetch-Site only over HTTPS or from localhost.
+    """
+    origin = urlsplit(headers.get("origin", ""))
+    named = origin.scheme in ("http", "https") and origin.netloc.lower() == headers.get("host", "").lower() != ""
+    return named and headers.get("sec-fetch-site", "same-origin") == "same-origin"
+
+
+async def read_form(request: Request) -> Form | None:
+    """The fields of a small urlencoded form, the last value of each; None for anything else."""
+    if request.headers.get("content-type", "").split(";")[0].strip() != "application/x-www-form-urlencoded":
+        return None
+    content = b""
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > LARGEST_FORM_BYTES:
+            return None
+    try:
+        fields = parse_qs(content.decode("ascii"), keep_blank_values=True, max_num_fields=8)
+    except ValueError:
+        return None
+    return {name: values[-1] for name, values in fields.items()}
+
+
+def _waiting(state: SlotState, form: Form) -> str:
+    if state.proposal is None or state.proposal.slot != form.get("slot"):
+        raise _changed()
+    return state.proposal.slot
+
+
+def _changed() -> UpdateError:
+    return UpdateError("expected the model that the page showed, got another: look at the page again", code=CHANGED)
