@@ -1,4 +1,4 @@
-"""Three marks of a filling disk, and what each one allows. Pure: numbers in, decisions out.
+"""Three marks of a filling disk, and what each one allows. Pure but for `DiskWatch`: numbers in, decisions out.
 
 clean: what another machine keeps and what is old may go. warn: people are told, and second versions of an object (same
 SOP Instance UID, other bytes) are refused; a first copy never is. refuse: nothing new comes in (DICOM 0xA700).
@@ -6,10 +6,13 @@ SOP Instance UID, other bytes) are refused; a first copy never is. refuse: nothi
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Literal
 
-from edge.board import GIB, MIB, Storage
-from edge.durable import DiskUse
+from edge.board import GIB, MIB, Board, Storage
+from edge.durable import DiskUse, disk_use
 
 Mark = Literal["calm", "clean", "warn", "refuse"]
 
@@ -19,6 +22,7 @@ Mark = Literal["calm", "clean", "warn", "refuse"]
 CLEAN_TIMES: Final = 4
 WARN_TIMES: Final = 2
 PLENTY_TIMES: Final = 100
+LOOK_AGAIN_S: Final = 1.0
 
 
 def mark(use: DiskUse, storage: Storage, min_free_bytes: int) -> Mark:
@@ -56,3 +60,29 @@ def in_words(use: DiskUse) -> str:
 
 def _size(size_bytes: int) -> str:
     return f"{size_bytes / GIB:.1f} GiB" if size_bytes >= GIB else f"{size_bytes // MIB} MiB"
+
+
+class DiskWatch:
+    """The mark of a board's disk now; looks at most once a second. For one thread."""
+
+    def __init__(
+        self,
+        board: Board,
+        look: Callable[[Path], DiskUse] = disk_use,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """look, clock: for tests."""
+        self._board = board
+        self._look = look
+        self._clock = clock
+        self._looked_s = float("-inf")
+        self._reached: Mark = "calm"
+
+    def reached(self) -> Mark:
+        """Raises StorageError."""
+        if self._clock() - self._looked_s >= LOOK_AGAIN_S:
+            self._reached = mark(
+                self._look(self._board.data_dir), self._board.storage, self._board.receive.min_free_bytes
+            )
+            self._looked_s = self._clock()
+        return self._reached

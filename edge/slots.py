@@ -187,6 +187,14 @@ class Slots:
         except BundleError:
             return None
 
+    def put_on_trial(self, state: SlotState, slot: str, outcome: Outcome) -> SlotState:
+        """`state` with `slot` in use on probation and its version counted; pure but for reading the slot's offer."""
+        offer = self.offer_under(slot, state)
+        versions = dict(state.versions)
+        if offer:
+            versions[offer.id] = max(offer.version, versions.get(offer.id, 0))
+        return dataclasses.replace(activate(state, slot), versions=versions, last=outcome)
+
     def barred(self, state: SlotState) -> frozenset[str]:
         """Slots in use that may not run if the state were `state`: no longer signed, revoked, or under the epoch."""
         return frozenset(slot for slot in in_use(state) if not self._may_run(slot, state))

@@ -6,14 +6,20 @@ import dataclasses
 import hashlib
 import random
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edge.board import Board, load_board
 from edge.care.archive import Kdf
-from edge.care.backup import Options
+from edge.care.archive_records import End
+from edge.care.backup import Options, write_backup
+from edge.care.restore import restore
 from edge.durable import make_directory, write_file
+from edge.errors import BackupError
 from edge.slots import FACTORY_STATE, STATE, state_bytes
 from edge.store import InstanceFacts, Store, StudyFacts, object_path, open_store, quarantine_path, rendered_path
 from edge.store_connection import Connection
@@ -147,3 +153,21 @@ def is_empty(data_dir: Path) -> bool:
         return True
     with closing(open_store(data_dir)) as store:
         return store.studies() == [] and store.quarantine() == []
+
+
+def save(board: Board, path: Path, **changes: Any) -> End:
+    """Back up, quickly."""
+    return write_backup(board, path, PASSPHRASE, quick(**changes))
+
+
+def load(board: Board, path: Path) -> int:
+    """Restore."""
+    return restore(board, path, PASSPHRASE, quick())
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The code that `call` is refused with; its sentence names no patient."""
+    with pytest.raises(BackupError) as caught:
+        call()
+    assert SECRET_NAME not in caught.value.message
+    return caught.value.code

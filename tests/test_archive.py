@@ -31,7 +31,7 @@ from edge.care.archive_records import (
     is_name,
     read_records,
 )
-from edge.care.archive_stream import CHUNK_BYTES, SEALED_BYTES, Sealer, Unsealer
+from edge.care.archive_stream import CHUNK_BYTES, CHUNKS_PER_PART, SEALED_BYTES, Sealer, Unsealer
 from edge.errors import BackupError
 
 PASSPHRASE = b"correct horse battery"
@@ -87,6 +87,10 @@ def test_sealed_and_opened(size: int, chunks_per_part: int) -> None:
     chunks = -(-size // CHUNK_BYTES)
     assert len(parts) == -(-chunks // chunks_per_part)
     assert all(len(part) <= HEADER_BYTES + chunks_per_part * SEALED_BYTES for part in parts)
+
+
+def test_a_part_fits_onto_fat32() -> None:
+    assert HEADER_BYTES + CHUNKS_PER_PART * SEALED_BYTES < 2**32
 
 
 def test_every_archive_has_its_own_key() -> None:

@@ -19,9 +19,9 @@ from edge.board import Board
 from edge.care import archive_parts, backup, restore
 from edge.care.backup_source import WORKSPACE
 from edge.durable_names import NamedFile, merge
-from edge.errors import BackupError, RadboxError
+from edge.errors import RadboxError
 from edge.store import open_store
-from tests.backup_box import PASSPHRASE, board_of, carried, files_of, fill, is_empty, put, quick, rows_of
+from tests.backup_box import PASSPHRASE, board_of, carried, files_of, fill, is_empty, put, quick, refusal, rows_of, save
 from tools.powercut.disk import Disk, missing
 
 MIB = 2**20
@@ -42,16 +42,6 @@ def archive(box: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stick") / "a.rbk"
     backup.write_backup(box, path, PASSPHRASE, quick())
     return path
-
-
-def save(board: Board, path: Path, **changes: object) -> None:
-    backup.write_backup(board, path, PASSPHRASE, quick(**changes))
-
-
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(BackupError) as caught:
-        call()
-    return caught.value.code
 
 
 # --- the stick goes away or is full while the backup is written ---

@@ -23,6 +23,7 @@ from edge.care.disk import CLEAN_AGAIN_S, Disk, words
 from edge.care.reserve import keep_reserve
 from edge.disk_marks import (
     CLEAN_TIMES,
+    DiskWatch,
     Mark,
     in_words,
     mark,
@@ -79,6 +80,21 @@ def test_what_each_mark_refuses() -> None:
     marks: tuple[Mark, ...] = ("calm", "clean", "warn", "refuse")
     assert [refuses_second_versions(one) for one in marks] == [False, False, True, True]
     assert [refuses_everything(one) for one in marks] == [False, False, False, True]
+
+
+def test_the_disk_is_looked_at_once_a_second(tmp_path: Path) -> None:
+    looks: list[float] = []
+    now = {"s": 10.0, "free": 90.0}
+
+    def look(_: Path) -> DiskUse:
+        looks.append(now["s"])
+        return use(120, now["free"])
+
+    watch = DiskWatch(board_of(tmp_path), look, lambda: now["s"])
+    assert [watch.reached(), watch.reached()] == ["calm", "calm"]
+    now.update(s=11.5, free=5.0)
+    assert [watch.reached(), watch.reached()] == ["warn", "warn"]
+    assert looks == [10.0, 11.5]
 
 
 def test_root_only_blocks_do_not_count() -> None:

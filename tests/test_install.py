@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 from edge import durable, durable_names
 from edge.care.update import install as steps
@@ -365,3 +367,17 @@ install.install(board, open_store(board.data_dir), Path({str(tmp_path / "stick")
     assert (box.state.active, box.slots.open_best()[0]) == (FACTORY, FACTORY)
     assert (box.board.data_dir / "slots" / slot / "targets.json").is_file()
     assert box.install(tmp_path / "stick").outcome.code == "update.installed"
+
+
+def test_a_stick_whose_bundle_is_refused_still_brings_its_root(box: Box, tmp_path: Path, quick: None) -> None:
+    """A stolen key is replaced with any stick; the model on it may be one that the box has already."""
+    make_stick(box, tmp_path / "one", 1)
+    assert box.install(tmp_path / "one").outcome.code == "update.installed"
+    organisation = box.organisation
+    joins = CryptoSigner(Ed25519PrivateKey.generate())
+    organisation.rotate({"targets": [joins]}, [organisation.release_keys[2]], organisation.root_keys[:2])
+    make_stick(box, tmp_path / "two", 1)
+    assert box.install(tmp_path / "two").outcome.code == "update.not-newer"
+    assert box.state.root_version == 2
+    assert box.slots.trusted(box.state).root == organisation.root
+    assert box.slots.open_best()[0] == box.state.active != FACTORY

@@ -15,7 +15,8 @@ from edge.care.update.stage import collect, sweep
 from edge.durable import is_temporary, make_directory, remove
 from edge.durable_names import remove_tree, rename
 from edge.errors import DicomError
-from edge.slots import DAMAGED, SLOTS, Slots, in_use
+from edge.slot_state import DAMAGED, in_use
+from edge.slots import SLOTS, Slots
 from edge.store import INCOMING, Store, quarantine_path
 from edge.store_check import CheckStore, NamedFile
 from edge.store_paths import QUARANTINE, RENDERED

@@ -27,7 +27,7 @@ from edge.bundle import parse_manifest
 from edge.desk import update_view, views
 from edge.desk.update_view import DECLINED, INSTALLED, Banner, ModelName
 from edge.errors import BundleError, RadboxError, UpdateError
-from edge.slots import FACTORY, PERSON, UPDATE, Outcome, Slots, SlotState, activate, roll_back
+from edge.slots import FACTORY, PERSON, UPDATE, Outcome, Slots, SlotState, roll_back
 from edge.store import Store
 
 SEEN = UPDATE / "seen"  # which failure a person has taken note of
@@ -136,12 +136,8 @@ class UpdatePages:
         def take(state: SlotState) -> SlotState:
             slot = _waiting(state, form)
             self._slots.open(slot)
-            offer = self._slots.offer_under(slot, state)
-            versions = dict(state.versions)
-            if offer:
-                versions[offer.id] = max(offer.version, versions.get(offer.id, 0))
             outcome = Outcome(INSTALLED, "The new model is in use, on trial.")
-            return dataclasses.replace(activate(state, slot), versions=versions, last=outcome)
+            return self._slots.put_on_trial(state, slot, outcome)
 
         self._change(take, lambda state: dataclasses.replace(state, proposal=None))
 

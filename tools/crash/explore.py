@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tools.crash.disk import Disk, write_tree
-from tools.crash.states import FIRST, Crash, crashes, digest
+from tools.crash.states import FIRST, Crash, crashes
 from tools.crash.trace import Call, Kind, Mark, Recording, as_mark
 
 SHOWN_PROBLEMS: Final = 20
@@ -168,7 +168,7 @@ def _find(disk: Disk, calls: Sequence[Call], search: Search) -> tuple[dict[str, 
         rng = random.Random(f"{search.seed}/{number}")
         for crash in crashes(disk, rng, search.subsets, ordered_names=search.ordered_names):
             candidates += 1
-            name = digest(disk, disk.tree(crash.kept, crash.variant))
+            name = disk.digest(crash.kept, crash.variant)
             states.setdefault(name, _State(number, crash, set())).levels.add(marks)
     return states, candidates
 

@@ -7,12 +7,11 @@ subsets: the orders in which a disk may write are all subsets of what is pending
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tools.crash.disk import SECTOR_BYTES, Disk, Effect, Entry, Part, Variant
+from tools.crash.disk import SECTOR_BYTES, Disk, Effect, Part, Variant
 
 KILL, CUT = "all-kept", "all-lost"
 FIRST = frozenset({KILL, CUT})  # looked at before all others
@@ -92,8 +91,3 @@ def _any_part(pending: Sequence[Effect], kept: frozenset[int], rng: random.Rando
     effect = rng.choice(writes)
     return {effect.number: Part(tuple(sector for sector in _sectors(effect) if rng.random() < 0.5))}
 
-
-def digest(disk: Disk, tree: dict[str, Entry]) -> str:
-    """The same for trees of the same paths and bytes."""
-    lines = [f"{path}\0{disk.hash_of(entry)}" for path, entry in tree.items()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -3,8 +3,8 @@
     verify roots, index, bundle -> decide -> keep what was learned -> stage -> build -> self-test -> shadow
         -> wait for a person (it would change reports here) or run it, on probation
 
-A refusal changes nothing but `last` in state.json. What a verified update says of keys, counters and revocations is
-kept in one change of state.json before anything is copied, so that a model that was called back stops at once.
+A refusal changes nothing but `last` in state.json, and the newest root if the stick brought one that verifies. What a
+verified update says of counters and revocations is kept before anything is copied: a model called back stops at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from edge.slots import (
     Proposal,
     Slots,
     SlotState,
-    activate,
     in_use,
     leave,
     propose,
@@ -44,20 +43,19 @@ from edge.store import Store
 from edge.trust import Offer, SnapshotFacts, Trusted
 
 INSTALLED, PROPOSED = "update.installed", "update.proposed"
+_IN_USE: Final = Outcome(INSTALLED, sentence(INSTALLED))
 # With several bundles on a stick and none to take, the reason told is the first that is not one of these.
 _USUAL: Final = ("update.other-board", "update.not-newer")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The bundle to take, and what the stick says besides. bundle: its folder's name; newer: roots to keep."""
+    """The bundle to take, and the stick's index. bundle: its folder's name."""
 
     bundle: str
     targets: bytes
     offer: Offer
     snapshot: SnapshotFacts
-    newer: tuple[bytes, ...]
-    known: Trusted
 
 
 def slots_of(board: Board) -> Slots:
@@ -92,7 +90,9 @@ def verify(board: Board, folder: Path) -> Offer:
     """What `install` would take from the stick, every byte of it checked. Changes nothing. Raises UpdateError."""
     slots = slots_of(board)
     with open_stick(folder) as stick:
-        chosen = choose(stick, slots, slots.read(), board.name)
+        state = slots.read()
+        known, _ = known_with(stick, slots, state)
+        chosen = choose(stick, slots, state, known, board.name)
         stick.check_files(chosen.bundle, chosen.offer)
         stick.check_hashes(chosen.bundle, chosen.offer)
     return chosen.offer
@@ -108,7 +108,7 @@ def confirm(board: Board, store: Store) -> Result:
             raise UpdateError("expected a model that waits, got none", code="update.nothing-waits")
         found.slot = state.proposal.slot
         slots.open(state.proposal.slot)
-        return _active(slots, state, state.proposal.slot)
+        return slots.put_on_trial(state, state.proposal.slot, _IN_USE)
 
     return _changed(board, store, slots, accept, found)
 
@@ -125,14 +125,18 @@ def roll_back_by_person(board: Board, store: Store) -> Result:
     return _changed(board, store, slots, back, found)
 
 
-def choose(stick: Stick, slots: Slots, state: SlotState, board: str) -> Chosen:
+def known_with(stick: Stick, slots: Slots, state: SlotState) -> tuple[Trusted, tuple[bytes, ...]]:
+    """What the box knows with the newer roots of the stick, and these roots. Raises UpdateError."""
+    trusted = slots.trusted(state)
+    newer = trust.verify_roots(trusted.root, stick.roots())
+    return trust.after_roots(trusted, newer), newer
+
+
+def choose(stick: Stick, slots: Slots, state: SlotState, known: Trusted, board: str) -> Chosen:
     """Verify what the stick says and pick the bundle for this box: the one of the latest epoch and version.
 
     Raises UpdateError, for the whole stick or, if no bundle may be taken, for the one that comes closest.
     """
-    trusted = slots.trusted(state)
-    newer = trust.verify_roots(trusted.root, stick.roots())
-    known = trust.after_roots(trusted, newer)
     snapshot = trust.verify_snapshot(known.root, stick.snapshot(), known.snapshot_version)
     chosen: list[Chosen] = []
     reasons: list[UpdateError] = []
@@ -145,7 +149,7 @@ def choose(stick: Stick, slots: Slots, state: SlotState, board: str) -> Chosen:
         except UpdateError as error:
             reasons.append(error)
         else:
-            chosen.append(Chosen(bundle, targets, offer, snapshot, newer, known))
+            chosen.append(Chosen(bundle, targets, offer, snapshot))
     if not chosen:
         raise min(reasons, key=lambda error: error.code in _USUAL)
     return max(chosen, key=lambda one: (one.offer.epoch, one.offer.version))
@@ -174,7 +178,8 @@ class _Installation:
     def run(self, folder: Path) -> Outcome:
         progress(self._store, "Checking the update on the stick.")
         with open_stick(folder) as stick:
-            chosen = choose(stick, self._slots, self._slots.read(), self._board.name)
+            state = self._take_roots(stick)
+            chosen = choose(stick, self._slots, state, self._slots.trusted(state), self._board.name)
             offer = chosen.offer
             self._found.slot = offer.slot
             stick.check_files(chosen.bundle, offer)
@@ -187,14 +192,43 @@ class _Installation:
         self._try(bundle, offer)
         return self._take(bundle, offer)
 
+    def _take_roots(self, stick: Stick) -> SlotState:
+        """Newer roots count from now on, whatever becomes of the stick's bundles: a stick may bring nothing else.
+
+        Counters that they started again (`trust.after_roots`) start again here.
+        """
+        state = self._slots.read()
+        known, newer = known_with(stick, self._slots, state)
+        if not newer:
+            return state
+        trusted = self._slots.trusted(state)
+        self._slots.keep_roots(newer)
+        return self._learn(
+            lambda now: dataclasses.replace(
+                now,
+                root_version=max(now.root_version, trust.root_version(known.root)),
+                snapshot_version=known.snapshot_version,
+                epoch=now.epoch if known.epoch == trusted.epoch else known.epoch,
+                versions=now.versions if known.versions == trusted.versions else dict(known.versions),
+            )
+        )
+
     def _keep(self, chosen: Chosen) -> None:
-        """Newer roots, counters and revocations, in one change; a model in use that may not run any more is left."""
-        self._slots.keep_roots(chosen.newer)
+        """The index's counter and what the bundle calls back; the epoch counts once a model has passed its trial."""
+        root_version = trust.root_version(self._slots.trusted(self._slots.read()).root)
+        version, revokes = chosen.snapshot.version, chosen.offer.revokes
+        self._learn(
+            lambda now: dataclasses.replace(revoke(now, revokes), snapshot_version=version, root_version=root_version)
+        )
+
+    def _learn(self, change: Callable[[SlotState], SlotState]) -> SlotState:
+        """One change of state.json; a model in use that may not run any more is left."""
         before = self._slots.read().active
-        after = self._slots.change(lambda state: self._allowed(learned(state, self._slots, chosen)))
+        after = self._slots.change(lambda state: self._allowed(change(state)))
         if after.active != before:
             with telling("an event"):
                 self._store.add_event("update.revoked", "The model in use was called back; the box left it at once.")
+        return after
 
     def _allowed(self, state: SlotState) -> SlotState:
         return leave(state, self._slots.barred(state))
@@ -223,35 +257,8 @@ class _Installation:
             proposal = Proposal(offer.slot, offer.label, compared, changed)
             self._slots.change(lambda state: dataclasses.replace(propose(state, proposal), last=outcome))
             return outcome
-        after = self._slots.change(lambda state: _active(self._slots, state, offer.slot))
-        return after.last or Outcome(INSTALLED, sentence(INSTALLED))
-
-
-def learned(state: SlotState, slots: Slots, chosen: Chosen) -> SlotState:
-    """The state with what a verified stick says of keys, counters and revocations.
-
-    Counters that the newer roots started again (`trust.after_roots`) start again here; the epoch of the offer itself
-    counts only once it has passed its trial.
-    """
-    trusted = slots.trusted(state)
-    known = chosen.known
-    return dataclasses.replace(
-        revoke(state, chosen.offer.revokes),
-        root_version=max(state.root_version, trust.root_version(known.root)),
-        snapshot_version=chosen.snapshot.version,
-        epoch=state.epoch if known.epoch == trusted.epoch else known.epoch,
-        versions=state.versions if known.versions == trusted.versions else dict(known.versions),
-    )
-
-
-def _active(slots: Slots, state: SlotState, slot: str) -> SlotState:
-    """`slot` on probation, its version counted."""
-    offer = slots.offer_under(slot, state)
-    versions = state.versions
-    if offer:
-        versions = {**versions, offer.id: max(offer.version, versions.get(offer.id, 0))}
-    outcome = Outcome(INSTALLED, sentence(INSTALLED))
-    return dataclasses.replace(activate(state, slot), versions=versions, last=outcome)
+        after = self._slots.change(lambda state: self._slots.put_on_trial(state, offer.slot, _IN_USE))
+        return after.last or _IN_USE
 
 
 def _changed(
