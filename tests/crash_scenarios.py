@@ -25,6 +25,7 @@ from edge.intake.completion import Completion
 from edge.intake.filing import Arrival, Filing
 from edge.intake.ledger import Ledger, Object
 from edge.intake.ledger_link import LedgerLink, Quarantined, decode
+from edge.intake.receive import _Receiver
 from edge.intake.spool import SpoolFile
 from edge.intake.status import SUCCESS, Answer
 from edge.reading import worker
@@ -77,34 +78,44 @@ def filing_child(root: Path) -> None:
         durable.make_directory(root / INCOMING)
         durable.make_directory(root / quarantine_path("").parent)
         completion = Completion(0.0)
-        filing = Filing(root, _DirectLink(Ledger(root, store, completion)))
-        for seed, study in ((0, 0), (1, 0), (2, 1), (0, 0), (3, 1), (4, 1)):
-            content, study_uid, sop = _file(seed, study)
-            spool = SpoolFile(root / INCOMING, 64 * MIB, MIB)
-            for at in range(0, len(content), 1500):
-                spool.write(content[at : at + 1500])
-            named = sop if seed != 4 else "1.2.3"
-            answer = filing.file(spool, Arrival(CR, named, str(ExplicitVRLittleEndian), "TEST"))
-            spool.discard()
-            if answer == Answer(SUCCESS):
-                mark(**_received(study_uid, sop, content))
-            elif seed == 4:
-                mark("quarantined", sha256=hashlib.sha256(content).hexdigest())
-        completion.ended(1)
-        for study_key in completion.due():
-            store.complete_study(study_key)
+        _take_in(root, store, completion, Ledger(root, store, completion))
+
+
+def killed_child(root: Path) -> None:
+    """Recorded: the same after the receiver's own start."""
+    with closing(open_store(root)) as store:
+        receiver = _Receiver(_board(root), store)
+        receiver.step()
+        _take_in(root, store, receiver.completion, receiver.ledger)
+
+
+def _take_in(root: Path, store: Store, completion: Completion, ledger: Ledger) -> None:
+    filing = Filing(root, _DirectLink(ledger))
+    for seed, study in ((0, 0), (1, 0), (2, 1), (0, 0), (3, 1), (4, 1)):
+        content, study_uid, sop = _file(seed, study)
+        spool = SpoolFile(root / INCOMING, 64 * MIB, MIB)
+        for at in range(0, len(content), 1500):
+            spool.write(content[at : at + 1500])
+        named = sop if seed != 4 else "1.2.3"
+        answer = filing.file(spool, Arrival(CR, named, str(ExplicitVRLittleEndian), "TEST"))
+        spool.discard()
+        if answer == Answer(SUCCESS):
+            mark(**_received(study_uid, sop, content))
+        elif seed == 4:
+            mark("quarantined", sha256=hashlib.sha256(content).hexdigest())
+    completion.ended(1)
+    for study_key in completion.due():
+        store.complete_study(study_key)
 
 
 def record_killed(recording: Recording) -> None:
     """As filing, in processes of which each is killed: a kill must leave nothing that a later cut takes away.
 
-    After each new folder, and at some other calls; the sender sends everything again to the next process.
+    After new folders, and at some other calls; the sender sends everything again to the next process.
     """
-    place = "tests.crash_scenarios:filing_child"
-    ends = [(Kind.RENAME, 1), (Kind.WRITE, 40), (Kind.SYNC, 9), (Kind.CREATE, 4), (Kind.SYNC, 20)]
-    while recording.killed(place, Kind.MKDIR, 1):
-        pass
-    for kind, count in ends:
+    place = "tests.crash_scenarios:killed_child"
+    ends = [(Kind.MKDIR, 1)] * 4 + [(Kind.MKDIR, 9), (Kind.RENAME, 1), (Kind.WRITE, 40), (Kind.SYNC, 9)]
+    for kind, count in [*ends, (Kind.CREATE, 4), (Kind.SYNC, 20)]:
         recording.killed(place, kind, count)
     recording.function(place)
 

@@ -188,7 +188,7 @@ def test_hostile_headers() -> None:
     assert parse_header(header).pack() == header
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_no_archive(content: bytes) -> None:
     with pytest.raises(BackupError):
@@ -303,7 +303,7 @@ def test_an_end_that_counts_otherwise() -> None:
             records_of(content[:start] + frame(END, other))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, 8), st.binary(max_size=60)), max_size=8), st.binary(max_size=30))
 def test_arbitrary_records(frames: list[tuple[int, bytes]], rest: bytes) -> None:
     content = HEAD + b"".join(frame(kind, payload) for kind, payload in frames) + rest
@@ -311,7 +311,7 @@ def test_arbitrary_records(frames: list[tuple[int, bytes]], rest: bytes) -> None
         records_of(content)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.integers(0, 255), st.booleans())
 def test_changed_records(place: int, value: int, cut: bool) -> None:
     """Beneath the seal too nothing but the very records is taken for them."""
@@ -322,11 +322,23 @@ def test_changed_records(place: int, value: int, cut: bool) -> None:
         found = records_of(changed)
     except BackupError:
         return
-    # What stands in About, in the key and the count of copies means nothing to the digest; the files do.
-    files = [record for record in found if isinstance(record, bytes | Done)]
-    assert files == [record for record in records_of(content) if isinstance(record, bytes | Done)]
+    assert whole_files(found) == whole_files(records_of(content))
 
 
+def whole_files(records: list[object]) -> dict[str, bytes]:
+    """Name and bytes of each file that ended well: what the digest vouches for."""
+    files, pieces = {}, b""
+    for record in records:
+        if isinstance(record, bytes):
+            pieces += record
+            continue
+        if isinstance(record, Done):
+            files[record.name] = pieces
+        pieces = b""
+    return files
+
+
+@settings(derandomize=True)
 @given(st.text(max_size=120))
 def test_names(text: str) -> None:
     """No name leads out of the data folder, whatever text it is."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from edge.board import Board
+from edge.care.census import object_files
 from edge.care.fsck_files import AFTER_A_REBUILD, CHECKS, Scene
-from edge.care.fsck_objects import object_files
 from edge.care.fsck_rebuild import finish_rebuild, rebuild
 from edge.care.fsck_report import Finding, FsckReport
 from edge.errors import StoreError

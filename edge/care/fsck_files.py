@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from edge.care.fsck_objects import object_files, read_object, sha256_of
+from edge.care.census import object_files
+from edge.care.fsck_objects import read_object, sha256_of
 from edge.care.fsck_report import Finding
 from edge.care.retention import finish_removals
 from edge.care.update.stage import collect, sweep
@@ -17,13 +18,12 @@ from edge.durable_names import remove_tree, rename
 from edge.errors import DicomError
 from edge.slot_state import DAMAGED, in_use
 from edge.slots import SLOTS, Slots
-from edge.store import INCOMING, Store, quarantine_path
+from edge.store import INCOMING, quarantine_path
 from edge.store_check import CheckStore, NamedFile
 from edge.store_paths import QUARANTINE, RENDERED
 
 DAMAGED_OBJECT: Final = "storage.object-damaged"
 FOUND_OBJECT: Final = "storage.object-found"
-_IN_FLIGHT: Final = 100  # objects that may just be arriving
 _LOST: Final = "an image was lost from the box's disk; send the study again if it is still on the X-ray machine"
 _DAMAGED: Final = "an image was damaged on the box's disk and lies in the quarantine; send the study again"
 
@@ -211,16 +211,3 @@ CHECKS: Final = (
     signatures,
 )
 AFTER_A_REBUILD: Final = (unknown_objects, quarantine)
-
-
-def quick_check(data_dir: Path, store: Store) -> str:
-    """A sentence if files are missing or far too many, else ""; reads names only, beside services at work."""
-    named = store.file_counts()  # before the files: what arrives meanwhile only adds to them
-    folder = data_dir / QUARANTINE
-    lying = sum(ours for _, ours in object_files(data_dir)), len(list(folder.glob("*.bin"))) if folder.is_dir() else 0
-    if all(rows <= files <= rows + _IN_FLIGHT for rows, files in zip(named, lying, strict=True)):
-        return ""
-    return (
-        f"The database names {named[0]} images and {named[1]} quarantined objects, on the disk are {lying[0]} and "
-        f"{lying[1]}. Run `radbox fsck`; it says what is wrong."
-    )

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import re
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from edge.errors import DicomError
 from edge.intake.elements import data_set_offset
 from edge.intake.header import read_header
-from edge.store import InstanceFacts, StudyFacts, object_path
-from edge.store_paths import OBJECTS
+from edge.store import InstanceFacts, StudyFacts
 
-_NAME: Final = re.compile(r"[0-9a-f]{64}\.dcm")
 _TRANSFER_SYNTAX: Final = 0x00020010
 _LONG_VRS: Final = frozenset((b"OB", b"OW", b"OF", b"SQ", b"UT", b"UN"))  # PS3.5 7.1.2
 _CHUNK_BYTES: Final = 2**20
-
-
-def object_files(data_dir: Path) -> Iterator[tuple[str, bool]]:
-    """Every file below the objects' folder, relative to the data folder, by name; False: its name is none of ours."""
-    for folder in sorted(_listed(data_dir / OBJECTS)):
-        for path in sorted(_listed(folder)) if folder.is_dir() else [folder]:
-            relative = path.relative_to(data_dir)
-            ours = bool(_NAME.fullmatch(path.name)) and relative == object_path(path.stem) and path.is_file()
-            yield str(relative), ours
-
-
-def _listed(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def sha256_of(path: Path) -> str:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from edge.care.fsck_objects import object_files, read_object
+from edge.care.census import object_files
+from edge.care.fsck_objects import read_object
 from edge.durable import disk_use, make_directory, remove
 from edge.durable_names import remove_tree, rename
 from edge.errors import DicomError, StoreError

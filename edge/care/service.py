@@ -14,9 +14,8 @@ from functools import partial
 from typing import Final, TypeVar
 
 from edge.board import Board
+from edge.care.census import quick_check
 from edge.care.disk import Disk, Said
-from edge.care.fsck import rebuild_damaged
-from edge.care.fsck_files import quick_check
 from edge.care.retention import finish_removals
 from edge.errors import RadboxError, StoreError
 from edge.service import Stop, notify
@@ -64,6 +63,8 @@ def run(board: Board, stop: Stop) -> None:
 
 def _rebuild(board: Board) -> Said:
     _LOG.error("the database is damaged and is rebuilt from the stored images now")
+    from edge.care.fsck import rebuild_damaged  # late: 30 MiB of libraries that a healthy box never needs
+
     report = rebuild_damaged(board.data_dir, database_key(), lambda: notify("WATCHDOG=1"))
     said = Said("degraded", "storage.repaired", report.in_words())
     with closing(open_store(board.data_dir, key=database_key())) as store:

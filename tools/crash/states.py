@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tools.crash.disk import SECTOR_BYTES, Disk, Effect, Part, Variant
 
 KILL, CUT = "all-kept", "all-lost"
+SINGLES = 40  # of more pending effects than that, so many are lost and kept alone
 FIRST = frozenset({KILL, CUT})  # looked at before all others
 
 
@@ -35,7 +36,7 @@ def crashes(disk: Disk, rng: random.Random, subsets: int, *, ordered_names: bool
     whole = frozenset(effect.number for effect in pending)
     yield Crash(KILL, whole)
     yield Crash(CUT, frozenset())
-    for effect in pending:
+    for effect in pending if len(pending) <= SINGLES else rng.sample(pending, SINGLES):
         yield Crash("one-lost", whole - {effect.number})
         yield Crash("one-kept", frozenset({effect.number}))
     yield from _torn(pending, whole, rng)

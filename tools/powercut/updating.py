@@ -36,8 +36,9 @@ SAME_AGAIN = "update.not-newer"
 
 @dataclass(frozen=True)
 class Note:
-    """Something the box said. at_s: monotonic; kind: begin, proposed, installed, proven, back, refused, stray, recovered.
+    """Something the box said.
 
+    at_s: monotonic; kind: begin, proposed, installed, proven, back, refused, stray, and recovered for what a cut left;
     words: the receipt's name where a stick was installed, else what went wrong.
     """
 

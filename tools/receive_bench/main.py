@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tools.receive_bench.receivers import ENVIRONMENT, RECEIVERS, Receiver, runn
 ROUNDS, ASSOCIATIONS = 5, (1, 4)
 IDLE_S = 5.0
 WARM_UP = 2
+_FORGET_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def main() -> int:
 
 
 def measure(folder: Path, receivers: list[Receiver], rounds: int, quick: bool) -> dict[str, Any]:
-    """All measurements, and each receiver's CPU while 10 associations are open and silent."""
+    """All measurements, below `folder`, and each receiver's CPU while 10 associations are open and silent."""
     rows = []
     for kind in (CT, DX):
         kind = replace(kind, count=kind.count // 5) if quick else kind
@@ -73,6 +75,8 @@ def measure(folder: Path, receivers: list[Receiver], rounds: int, quick: bool) -
                     _say(f"{kind.name}, {associations} associations, round {number + 1} of {rounds}: {receiver.name}")
                     taken[receiver.name].append(_one(folder, receiver, kind, files, senders, associations))
             rows.append(_row(kind, associations, taken))
+            _clear(folder)
+        shutil.rmtree(files)
     return {
         "machine": f"{_processor()}, {os.cpu_count()} cores, Linux {platform.release()}",
         "rounds": rounds,
@@ -85,9 +89,22 @@ def measure(folder: Path, receivers: list[Receiver], rounds: int, quick: bool) -
     }
 
 
+def _clear(folder: Path) -> None:
+    """Delete what was received; for 5 s ext4 steps over the inodes of deleted files, one by one, so wait."""
+    for used in folder.glob("receiver-*"):
+        shutil.rmtree(used)
+    os.sync()
+    time.sleep(_FORGET_S)
+
+
+def _fresh(folder: Path) -> Path:
+    return folder / f"receiver-{time.monotonic_ns()}"
+
+
 def _one(folder: Path, receiver: Receiver, kind: Kind, files: Path, senders: list[Path], associations: int) -> Measured:
     os.sync()
-    with running(receiver, folder / "receiver") as (process, port):
+    fresh = _fresh(folder)
+    with running(receiver, fresh) as (process, port):
         _send(port, [[files / "warm-up"]])
         groups = [senders[number::associations] for number in range(associations)]
         memory = PeakMemory(process.pid)
@@ -101,7 +118,7 @@ def _one(folder: Path, receiver: Receiver, kind: Kind, files: Path, senders: lis
         seconds = time.monotonic() - start_s
         used_s = cpu_s(process.pid) - cpu_before_s
         memory.stop()
-        stored = receiver.stored(folder / "receiver")
+        stored = receiver.stored(fresh)
     if stored != kind.count + WARM_UP:
         raise RuntimeError(f"expected {receiver.name} to store {kind.count + WARM_UP} objects, got {stored}")
     return Measured(
@@ -141,7 +158,7 @@ def _idle_percent(folder: Path, receiver: Receiver) -> float:
 
     ae = AE("IDLE")
     ae.add_requested_context(Verification)
-    with running(receiver, folder / "receiver") as (process, port):
+    with running(receiver, _fresh(folder)) as (process, port):
         open_ones = [ae.associate("127.0.0.1", port, ae_title="RADBOX") for _ in range(10)]
         time.sleep(1.0)
         before_s = cpu_s(process.pid)

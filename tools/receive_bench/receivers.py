@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -104,7 +103,7 @@ def version(receiver: Receiver) -> str:
 
 @contextlib.contextmanager
 def running(receiver: Receiver, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The started receiver in `folder` (made and deleted here) and its port; it answers connections."""
+    """The started receiver in `folder`, which is made here, and its port; it answers connections."""
     folder.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -121,7 +120,6 @@ def running(receiver: Receiver, folder: Path) -> Iterator[tuple[subprocess.Popen
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        shutil.rmtree(folder)
 
 
 def _wait_until_it_answers(receiver: Receiver, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
