@@ -112,7 +112,7 @@ def running(
     board = _with_ports(board)
     stop = stop or Stop()
     start = time.monotonic()
-    _say(f"starting receiver, worker, page and care of board {board.name!r}; studies are kept in {_near(board.data_dir)}")
+    _say(f"starting the four services of board {board.name!r}; studies are kept in {_near(board.data_dir)}")
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(open_store(board.data_dir, key=database_key())))
         services = stack.enter_context(_services(board, options, verbose))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge.durable import Lock, make_directory, remove, write_file
 from edge.errors import StoreError
-from edge.store_paths import DAMAGED, LOCK
+from edge.store_paths import DAMAGED, LOCK, RESTORING
 
 USES_END_WITHIN_S = 60.0  # no use of the database takes longer
 
@@ -32,7 +32,10 @@ class Guard:
         self._use = Lock(folder / LOCK, create=True)
 
     def check_whole(self) -> None:
-        """Raise StoreError (store.damaged) if the database waits to be repaired."""
+        """Raise StoreError: store.damaged (to be repaired), store.restore-unfinished (a backup is half placed)."""
+        if (self._folder / RESTORING).exists():
+            message = "expected a box in one piece, got a restore that was cut off; service care finishes it"
+            raise StoreError(message, code="store.restore-unfinished")
         if (self._folder / DAMAGED).exists():
             message = "expected a whole database, got a damaged one; service care or `radbox fsck --repair` rebuilds it"
             raise StoreError(message, code="store.damaged")

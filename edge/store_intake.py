@@ -87,8 +87,10 @@ class IntakePart(StoreBase):
         return rows[0][0] if rows else None
 
     def complete_study(self, study_key: int) -> None:
-        """All images are here: receiving -> queued. Nothing to do for a study that got no new images."""
+        """All images are here: receiving -> queued. Nothing to do for a study without new images, or that is gone."""
         with self._db.transaction():
+            if not self._db.all("SELECT 1 FROM study WHERE study_key = ?", study_key):
+                return
             state = self._state(study_key)
             if state == "receiving":
                 self._queue(study_key)

@@ -13,6 +13,7 @@ RENDERED = Path("rendered")
 RESERVE = Path("reserve.bin")  # room that is given back when the database finds none
 DAMAGED = Path("radbox.damaged")  # there while the database is known to be damaged, or under repair
 LOCK = Path("radbox.lock")  # shared around every use of the database, alone while it is repaired
+RESTORING = Path(".restore", "whole")  # there while a verified backup is moved to its places
 KEPT_ASIDE = Path("damaged")  # damaged databases, each in a folder of its own, never deleted
 KEY_CREDENTIAL = "radbox-db-key"  # systemd LoadCredential= or SetCredential=
 

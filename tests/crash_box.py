@@ -9,14 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import apsw
-import cv2
-import numpy as np
-
 from edge.durable import make_directory, sweep
-from edge.report.serial import from_json
 from edge.store import INCOMING, Store, StudyDetail, open_store, quarantine_path
-from edge.store_paths import DATABASE
+from tools.crash.box import ENDED, database_faults, half_report, studies
 from tools.crash.trace import Mark, mark
 
 MAX_ATTEMPTS = 3
@@ -50,32 +45,12 @@ def recover(data_dir: Path) -> Found:
         found.quarantined = {row.sha256 for row in store.quarantine(10_000) if (data_dir / row.path).exists()}
         _read_what_waits(found, store)
     with closing(open_store(data_dir)) as store:  # and once more: recovery is not undone by the next start
-        found.wrong += [f"study in state {one.state} after recovery" for one in studies(store) if not _ended(one)]
+        found.wrong += [
+            f"study in state {one.state} after recovery" for one in studies(store) if one.state not in ENDED
+        ]
         if store.requeue_stale(MAX_ATTEMPTS):
             found.wrong.append("a second start found a study still being read")
     return found
-
-
-def _ended(study: StudyDetail) -> bool:
-    return study.state in ("draft", "refused", "failed", "signed")
-
-
-def studies(store: Store) -> list[StudyDetail]:
-    """Every study, whole."""
-    return [one for row in store.studies(limit=10_000) if (one := store.study(row.study_key)) is not None]
-
-
-def database_faults(data_dir: Path) -> list[str]:
-    """What SQLite itself says, and studies with more than one current reading, seen past the store."""
-    with closing(apsw.Connection(str(data_dir / DATABASE), flags=apsw.SQLITE_OPEN_READONLY)) as database:
-        wrong = [f"integrity: {row[0]}" for row in database.execute("PRAGMA integrity_check") if row[0] != "ok"]
-        wrong += ["a foreign key points nowhere" for _ in database.execute("PRAGMA foreign_key_check")]
-        twice = "SELECT count(*) FROM reading WHERE superseded = 0 GROUP BY study_key HAVING count(*) > 1"
-        wrong += ["a study has two current readings" for _ in database.execute(twice)]
-        loose = "SELECT 1 FROM study WHERE state IN ('draft', 'signed', 'refused', 'failed') AND study_key NOT IN "
-        loose += "(SELECT study_key FROM reading WHERE superseded = 0)"
-        wrong += ["an ended study has no current reading" for _ in database.execute(loose)]
-    return wrong
 
 
 def _look_at(found: Found, data_dir: Path, store: Store, study: StudyDetail) -> None:
@@ -88,25 +63,9 @@ def _look_at(found: Found, data_dir: Path, store: Store, study: StudyDetail) -> 
             found.wrong.append("a file with other bytes than its row says")
         else:
             found.kept[row.sop_instance_uid] = row.sha256
-    found.wrong += half_report(data_dir, study)
+    found.wrong += half_report(data_dir, study, NO_REPORTS)
     if study.state == "signed":
         found.signed[study.facts.study_instance_uid] = store.signed_report(study.summary.study_key) or ""
-
-
-def half_report(data_dir: Path, study: StudyDetail) -> list[str]:
-    """What of a study's current report cannot be shown."""
-    wrong = []
-    if study.state in ("draft", "signed") and study.report_json not in NO_REPORTS:
-        try:
-            from_json(study.report_json)
-        except Exception as error:  # whatever it is, the report cannot be shown
-            wrong.append(f"a report that cannot be read: {type(error).__name__}")
-    if study.rendered and _ended(study):
-        path = data_dir / study.rendered / "image.png"
-        content = path.read_bytes() if path.exists() else b""
-        if not content or cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) is None:
-            wrong.append(f"a report whose image {'is half there' if content else 'is missing'}")
-    return wrong
 
 
 def _read_what_waits(found: Found, store: Store) -> None:
@@ -146,7 +105,7 @@ def _facts(marks: Sequence[Mark], kind: str) -> list[dict[str, str]]:
 
 
 def _is_ended(found: Found, study: str) -> bool:
-    return study in found.before and _ended(found.before[study])
+    return study in found.before and found.before[study].state in ENDED
 
 
 def sha256_of(text: str) -> str:

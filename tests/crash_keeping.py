@@ -21,7 +21,8 @@ from edge.care.retention import clean, finish_removals
 from edge.store import Store, StudyDetail, open_store, rendered_path
 from edge.store_paths import DATABASE
 from tests.backup_box import PASSPHRASE, board_of, carried, draft, files_of, fill, is_empty, put, quick, rows_of
-from tests.crash_box import Found, check, database_faults, recover, sha256_of, studies
+from tests.crash_box import Found, check, recover, sha256_of
+from tools.crash.box import database_faults, studies
 from tools.crash.trace import Mark, mark
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -249,7 +250,9 @@ def restore_recover(root: Path) -> Restored:
 
 def restore_check(found: Restored, marks: Sequence[Mark]) -> list[str]:
     """A restore that was told to be done is done."""
-    return found.wrong + ["a finished restore is not there"] * (found.empty and any(m.kind == "restored" for m in marks))
+    return found.wrong + ["a finished restore is not there"] * (
+        found.empty and any(m.kind == "restored" for m in marks)
+    )
 
 
 # --- fsck ---

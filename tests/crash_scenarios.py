@@ -36,8 +36,9 @@ from edge.store import INCOMING, InstanceFacts, Store, StudyFacts, object_path, 
 from edge.store_paths import DATABASE
 from tests import crash_keeping as keeping
 from tests import crash_update as update
-from tests.crash_box import check, mark_after, recover, studies
+from tests.crash_box import check, mark_after, recover
 from tests.receiver_process import ReceiverProcess, encoded, radiograph, send_bytes, wait_for
+from tools.crash.box import studies
 from tools.crash.explore import Scenario
 from tools.crash.trace import Kind, Recording, mark
 

@@ -20,10 +20,10 @@ from edge.errors import BundleError
 from edge.slots import DAMAGED, FACTORY, SLOTS, Slots, SlotState, good_case
 from edge.store import open_store
 from edge.trust import root as trust_root
-from tests.crash_box import database_faults
 from tests.crash_keeping import scratch
 from tests.update_box import ID, sim_board
 from tests.update_stick import Organisation, make_organisation, signed_bundle
+from tools.crash.box import database_faults
 from tools.crash.trace import Kind, Mark, Recording, mark
 
 TESTED = SelfTest(0.1, 1 << 20, 20, "tflite")  # the self-test writes nothing; its own tests run it
@@ -170,4 +170,3 @@ def update_check(found: Model, marks: Sequence[Mark]) -> list[str]:
             wrong.append("a model that failed is forgotten")
     keys = {one.facts["key"] for one in marks if one.kind == "receipt"}
     return wrong + ["the key of the box changed after it had signed" for key in keys if key != found.key]
-

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -17,9 +18,11 @@ import pytest
 
 from edge.board import Board
 from edge.care import archive_parts, backup, restore
+from edge.care import service as care
 from edge.care.backup_source import WORKSPACE
 from edge.durable_names import NamedFile, merge
-from edge.errors import RadboxError
+from edge.errors import RadboxError, StoreError
+from edge.service import Stop
 from edge.store import open_store
 from tests.backup_box import PASSPHRASE, board_of, carried, files_of, fill, is_empty, put, quick, refusal, rows_of, save
 from tools.powercut.disk import Disk, missing
@@ -274,7 +277,13 @@ def test_a_restore_killed_at_every_step(archive: Path, box: Board, tmp_path: Pat
         placed = (fresh.data_dir / ".restore" / "whole").exists()
         if not empty:
             check_whole_so_far(fresh, box)
-        if empty or any(fresh.data_dir.glob(".restore*")):
+        if placed:
+            with pytest.raises(StoreError) as refused:
+                open_store(fresh.data_dir)
+            assert refused.value.code == "store.restore-unfinished"
+        if placed and step % 2:
+            restore.finish(fresh)
+        elif empty or any(fresh.data_dir.glob(".restore*")):
             assert restore.restore(fresh, archive, PASSPHRASE, quick()) == 0
         check_whole(fresh, box)
         shutil.rmtree(fresh.data_dir)
@@ -324,8 +333,8 @@ def test_a_backup_killed_at_random(box: Board, tmp_path: Path) -> None:
     assert not (box.data_dir / WORKSPACE).exists()
 
 
-def test_power_cut_between_restore_and_the_next_one(archive: Path, box: Board, tmp_path: Path) -> None:
-    """A box that took studies in after a restore was cut off keeps them: the restore does not go on over them."""
+def test_no_service_starts_on_half_a_restore(archive: Path, box: Board, tmp_path: Path) -> None:
+    """A cut while files move to their places: no study is taken in before it is finished, and `care` finishes it."""
     fresh = board_of(tmp_path / "fresh")
 
     def stop(source: Path, final: Path) -> None:
@@ -337,8 +346,12 @@ def test_power_cut_between_restore_and_the_next_one(archive: Path, box: Board, t
         patch.setattr(restore, "merge", stop)
         with pytest.raises(KeyboardInterrupt):
             restore.restore(fresh, archive, PASSPHRASE, quick())
-    with closing(open_store(fresh.data_dir)) as store:
-        put(fresh, store, 1, b"a patient who came meanwhile")
-    assert refusal(lambda: restore.restore(fresh, archive, PASSPHRASE, quick())) == "backup.not-empty"
-    with closing(open_store(fresh.data_dir)) as store:
-        assert len(store.studies()) == 1
+    assert refusal(lambda: open_store(fresh.data_dir)) == "store.restore-unfinished"
+    asked = Stop(signals=False)
+    asked.set()
+    care.run(fresh, asked)
+    assert refusal(lambda: open_store(fresh.data_dir)) == "store.restore-unfinished", "stopped before it began"
+    threading.Timer(1.0, (running := Stop(signals=False)).set).start()
+    care.run(fresh, running)
+    found, sent = rows_of(fresh.data_dir), rows_of(box.data_dir)
+    assert {name: found[name] for name in found if name != "box"} == {name: sent[name] for name in sent if name != "box"}

@@ -133,7 +133,9 @@ def _left(tmp_path: Path, steps: Sequence[str], **files: bytes) -> set[tuple[tup
             (root / name).write_bytes(content)
 
     place = f"{HERE}:steps_child"
-    scenario = Scenario("steps", lambda recording: recording.function(place, *steps), lambda _: None, lambda *_: [], setup)
+    scenario = Scenario(
+        "steps", lambda recording: recording.function(place, *steps), lambda _: None, lambda *_: [], setup
+    )
     disk, calls = record(scenario, tmp_path)
     for call in calls:
         disk.replay(call)
@@ -319,9 +321,13 @@ def test_a_trace_cut_by_a_kill_ends_there(tmp_path: Path) -> None:
 
 def test_ext4_order_is_the_weaker_one() -> None:
     """A rename without a sync of its folder is safe there once any other sync came after it."""
-    assert exploring.explore(_scenario("rename_then_sync_child", _value, check=_value_is_whole, setup=_old), Search()).problems
+    assert exploring.explore(
+        _scenario("rename_then_sync_child", _value, check=_value_is_whole, setup=_old), Search()
+    ).problems
     searched = Search(ordered_names=True)
-    assert not explore(_scenario("rename_then_sync_child", _value, check=_value_is_whole, setup=_old), searched).problems
+    assert not explore(
+        _scenario("rename_then_sync_child", _value, check=_value_is_whole, setup=_old), searched
+    ).problems
 
 
 def rename_then_sync_child(root: Path) -> None:

@@ -328,3 +328,13 @@ def test_a_newer_or_damaged_database_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         open_store(damaged)
     assert (damaged / "radbox.sqlite3").read_bytes() == b"not a database" * 1000
+
+
+def test_a_study_that_retention_removed_needs_no_completion(store: Store) -> None:
+    key = queued(store)
+    assert store.claim_next("w") is not None
+    store.finish_refused(key, "gate.view", "no frontal image", {})
+    store.mark_exported(key)
+    assert store.forget_study(key)
+    store.complete_study(key)
+    assert store.studies() == []

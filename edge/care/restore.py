@@ -25,8 +25,9 @@ from edge.errors import BackupError, BundleError, RadboxError, StoreError
 from edge.slots import SLOTS, UPDATE, in_use, parse_state
 from edge.store import database_key
 from edge.store_backup import VERSION, Snapshot, adopt, alone, mark_whole, rows_held
+from edge.store_paths import RESTORING
 
-STAGING: Final = Path(".restore")
+STAGING: Final = RESTORING.parent
 EMPTIED: Final = Path(".restore.done")
 _CHECK_ROOM_EVERY_BYTES: Final = 16 * 2**20
 _MARGIN_BYTES: Final = 16 * 2**20
@@ -57,46 +58,48 @@ def restore(board: Board, path: Path, passphrase: bytes, options: Options) -> in
     """
     make_directory(board.data_dir)
     with alone(board.data_dir):
-        staging = board.data_dir / STAGING
         if (board.data_dir / EMPTIED).exists():
             remove_tree(board.data_dir / EMPTIED)  # all was in place when the power went
             return 0
-        if _mark(staging).exists() and not (_tree(staging) / DATABASE_NAME).exists():
-            _clear(board, staging)
-            return 0
-        _check_empty(board, unfinished=_mark(staging).exists())
-        if _mark(staging).exists():
+        if (board.data_dir / RESTORING).exists():
             options.tell("restore: finishing the one that was cut off")
-            broken = int(_mark(staging).read_text(encoding="ascii"))
-        else:
-            broken = _stage(board, path, passphrase, options)
+            return _place(board)
+        _check_empty(board)
+        _stage(board, path, passphrase, options)
+        return _place(board)
+
+
+def finish(board: Board) -> None:
+    """Finish a restore whose content was verified before the power went; neither archive nor passphrase is needed.
+
+    Raises StoreError (store.in-use), StorageError.
+    """
+    with alone(board.data_dir):
+        if (board.data_dir / RESTORING).exists():
+            _place(board)
+
+
+def _place(board: Board) -> int:
+    """Move what is staged to its places; all of it is there. Returns how many files the backup itself lacked."""
+    staging = board.data_dir / STAGING
+    broken = int((board.data_dir / RESTORING).read_text(encoding="ascii"))
+    if (_tree(staging) / DATABASE_NAME).exists():  # the last one to move
         mark_whole(board.data_dir)
         for place in PLACES:
             merge(_tree(staging) / place, board.data_dir / place)
-        _clear(board, staging)
-        return broken
-
-
-def _clear(board: Board, staging: Path) -> None:
-    """The restore is done: one rename says so, whatever happens to what is left of the folder."""
-    rename(staging, board.data_dir / EMPTIED)
+    rename(staging, board.data_dir / EMPTIED)  # says that it is done, whatever happens to what is left of the folder
     remove_tree(board.data_dir / EMPTIED)
-
-
-def _mark(staging: Path) -> Path:
-    """The file that says that all is staged; it holds the number of broken files."""
-    return staging / "whole"
+    return broken
 
 
 def _tree(staging: Path) -> Path:
     return staging / "box"
 
 
-def _check_empty(board: Board, *, unfinished: bool) -> None:
-    """Raises BackupError (backup.not-empty): studies, or files of studies. unfinished: files are a restore's own."""
+def _check_empty(board: Board) -> None:
+    """Raises BackupError (backup.not-empty): studies, or files of studies."""
     held = rows_held(board.data_dir, database_key())
-    folders = () if unfinished else PLACES[:3]
-    lying = any(path.is_file() for folder in folders for path in (board.data_dir / folder).rglob("*"))
+    lying = any(path.is_file() for folder in PLACES[:3] for path in (board.data_dir / folder).rglob("*"))
     if held or lying:
         message = (
             f"expected a data folder without studies, got one with {held} studies"
@@ -106,7 +109,7 @@ def _check_empty(board: Board, *, unfinished: bool) -> None:
         raise BackupError(message, code="backup.not-empty")
 
 
-def _stage(board: Board, path: Path, passphrase: bytes, options: Options) -> int:
+def _stage(board: Board, path: Path, passphrase: bytes, options: Options) -> None:
     staging = board.data_dir / STAGING
     remove_tree(staging)
     make_directory(_tree(staging))
@@ -120,8 +123,7 @@ def _stage(board: Board, path: Path, passphrase: bytes, options: Options) -> int
     except RadboxError:
         remove_tree(staging)
         raise
-    write_file(_mark(staging), str(end.broken).encode())
-    return end.broken
+    write_file(board.data_dir / RESTORING, str(end.broken).encode())
 
 
 class _Unpacking:

@@ -20,7 +20,7 @@ from edge.care.retention import finish_removals
 from edge.errors import RadboxError, StoreError
 from edge.service import Stop, notify
 from edge.store import Store, database_key, open_store
-from edge.store_paths import DAMAGED
+from edge.store_paths import DAMAGED, RESTORING
 
 STEP_S: Final = 1.0
 CALM_STEP_S: Final = 5.0
@@ -50,6 +50,8 @@ def run(board: Board, stop: Stop) -> None:
     notice: Said | None = None
     while not stop.is_set():
         try:
+            if (board.data_dir / RESTORING).exists():
+                _finish_restore(board)
             if (board.data_dir / DAMAGED).exists():
                 notice = _rebuild(board)
             with closing(open_store(board.data_dir, key=database_key())) as store:
@@ -59,6 +61,13 @@ def run(board: Board, stop: Stop) -> None:
                 raise
             _LOG.error("%s: %s", error.code, error.message)
     notify("STOPPING=1")
+
+
+def _finish_restore(board: Board) -> None:
+    _LOG.warning("a restore that was cut off is finished now")
+    from edge.care.restore import finish  # late, as below
+
+    finish(board)
 
 
 def _rebuild(board: Board) -> Said:

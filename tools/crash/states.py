@@ -91,4 +91,3 @@ def _any_part(pending: Sequence[Effect], kept: frozenset[int], rng: random.Rando
         return None
     effect = rng.choice(writes)
     return {effect.number: Part(tuple(sector for sector in _sectors(effect) if rng.random() < 0.5))}
-

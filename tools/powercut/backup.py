@@ -27,9 +27,9 @@ from tools.powercut.sender import SUCCESS, Answer, Sender
 from tools.powercut.workplace import Workplace
 
 BOX_BYTES, STICK_BYTES = 1 << 30, 1 << 30
-CUTS_OF_A_DISK = 5
+BOX_FULL_ENOUGH, STICK_FULL_ENOUGH = 0.2, 0.3  # share of each after which new ones are taken
 AFTER_S = (0.2, 6.0)  # from the start of the backup to the cut
-FILL_S = 3.0  # a new box takes images in before its first backup: a small archive is seldom caught half
+FILL_S = 1.5  # a new box takes images in before its first backup: a small archive is seldom caught half
 CALLED_AE = "RADBOX"
 PASSPHRASE = "one of a dozen words"
 ARCHIVES = "*.rbk"
@@ -146,6 +146,10 @@ class _Box:
         lacking = sum(fate != "whole" for fate in fates.values())
         return f"{lacking} objects lacking, {broken} broken, {stray} stray" if lacking or broken or stray else ""
 
+    def full(self) -> bool:
+        """True once box and stick have had their time."""
+        return self.disk.used_share() > BOX_FULL_ENOUGH or self.stick.used_share() > STICK_FULL_ENOUGH
+
     def end(self) -> None:
         """Throw both away."""
         self.place.clear()
@@ -160,12 +164,14 @@ def cut_while_backing_up(place: Workplace, seed: int, cuts: int, progress: Calla
     start_s = time.monotonic()
     while tally.cuts < cuts:
         box = _Box(place, seed, tally.cuts + 1)
-        for _ in range(min(CUTS_OF_A_DISK, cuts - tally.cuts)):
+        full = False
+        while not full and tally.cuts < cuts:
             tally.cuts += 1
             before = set(box.acknowledged)
             try:
                 notes, answers = box.back_up_and_cut(tally.cuts, moments.uniform(*AFTER_S), tally)
                 box.recover(before, notes, answers, tally)
+                full = box.full()
             except Unbootable as error:
                 tally.unbootable += 1
                 tally.tell(str(error))

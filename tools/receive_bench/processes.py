@@ -17,8 +17,8 @@ def tree(pid: int) -> list[int]:
     while waiting:
         one = waiting.pop()
         found.append(one)
-        for task in Path(f"/proc/{one}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it has ended
+            for task in list(Path(f"/proc/{one}/task").glob("*/children")):
                 waiting += [int(child) for child in task.read_text().split()]
     return found
 
