@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tools.powercut.processes import kill, run, spawn, wait_until
+from tools.powercut.processes import Stuck, kill, run, spawn, wait_until
 
 MIB = 2**20
 PROGRAMS = {
@@ -24,6 +24,7 @@ PROGRAMS = {
     "unshare": "util-linux",
     "mount": "mount",
 }
+PLUG_ATTEMPTS, PLUG_TIMEOUT_S = 3, 10.0
 FSCK_FINE = (0, 1, 2)  # e2fsck(8): clean, repaired, repaired and to be rebooted
 
 
@@ -67,7 +68,15 @@ class Disk:
         run("cp", "--sparse=always", self._template, self._image)
 
     def plug(self) -> None:
-        """Power on and mount."""
+        """Power on and mount. Raises Stuck if that fails several times: no fault of what is on the disk."""
+        for _ in range(PLUG_ATTEMPTS - 1):
+            try:
+                return self._plug()
+            except Stuck:
+                self.unplug()
+        return self._plug()
+
+    def _plug(self) -> None:
         self._socket.unlink(missing_ok=True)
         nbdkit: list[str | Path] = [
             "nbdkit",
@@ -86,7 +95,12 @@ class Disk:
         self._mounted = True
 
     def _await(self, path: Path) -> None:
-        wait_until(path.exists, f"{path.name} of the disk ({self._log.read_text()[-300:]})")
+        try:
+            wait_until(path.exists, f"{path.name} of the disk", PLUG_TIMEOUT_S)
+        except Stuck as error:
+            ended = [one.poll() for one in (self._nbdkit, self._nbdfuse) if one is not None]
+            words = f"{error}; nbdkit and nbdfuse: {ended}; {self._log.read_text()[-300:]}"
+            raise Stuck(words) from error
 
     def cut(self) -> None:
         """The power goes: nothing that was not flushed reaches the disk from here on."""
