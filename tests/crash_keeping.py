@@ -41,7 +41,7 @@ def scratch() -> Path:
 
 
 def keeping_setup(root: Path) -> None:
-    """Six studies: two signed and exported, one signed only, one exported only, a draft, a newest one that is signed."""
+    """Six studies: two signed and exported, one only signed, one only exported, a draft, a newest that is both."""
     board = board_of(root)
     with closing(open_store(root)) as store:
         for number in range(6):

@@ -16,9 +16,9 @@ from edge.store_paths import DATABASE
 ENDED = ("draft", "refused", "failed", "signed")
 
 
-def studies(store: Store) -> list[StudyDetail]:
-    """Every study, whole."""
-    return [one for row in store.studies(limit=100_000) if (one := store.study(row.study_key)) is not None]
+def studies(store: Store, newest: int = 100_000) -> list[StudyDetail]:
+    """Studies, whole, the newest first."""
+    return [one for row in store.studies(limit=newest) if (one := store.study(row.study_key)) is not None]
 
 
 def database_faults(data_dir: Path) -> list[str]:

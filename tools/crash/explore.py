@@ -174,7 +174,7 @@ def _find(disk: Disk, calls: Sequence[Call], search: Search) -> tuple[dict[str, 
 
 
 def _choose(states: dict[str, _State], limit: int, seed: int) -> list[_State]:
-    """At most `limit` of them, by a seeded draw, a killed process and the strictest cut first; in order of the calls."""
+    """At most `limit`, by a seeded draw, those of a kill and of the strictest cut first; in order of the calls."""
     rng = random.Random(seed)
     drawn: list[_State] = []
     for first in (True, False):

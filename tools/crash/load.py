@@ -7,6 +7,7 @@ import http.client
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ PIXELS = 256
 # Debian's DCMTK leaves Nagle's algorithm on, which stalls every C-STORE by 45 ms.
 PEER = {**os.environ, "TCP_NODELAY": "1"}
 SEND_WITHIN_S = 60.0
+FINISH_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Senders:
         self.acknowledged: list[Sent] = []
         self.unanswered = 0
         self.studies = 0
+        self._until_s = float("inf")
         self._board = board
         self._folder = folder
         self._pause_s = pause_s
@@ -59,7 +62,8 @@ class Senders:
             thread.start()
 
     def stop(self) -> None:
-        """No new study; what was begun is sent to its end."""
+        """No new study; what was begun is sent to its end, for a minute at most."""
+        self._until_s = time.monotonic() + FINISH_WITHIN_S
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -84,13 +88,17 @@ class Senders:
         with self._lock:
             self.studies += 1
         program = _dcmsend if number % 2 else _storescu
-        while waiting:
+        while waiting and not self._late():
             taken = program(self._board, list(waiting))
             with self._lock:
                 self.acknowledged += [waiting.pop(path) for path in taken]
                 self.unanswered += len(waiting)
             if waiting:
                 threading.Event().wait(0.2)
+
+    def _late(self) -> bool:
+        """Whether the box was left alone for long and still does not take what was begun."""
+        return time.monotonic() > self._until_s
 
     def _image(self, key: str, study: str, number: int) -> Dataset:
         with self._lock:
@@ -131,7 +139,7 @@ def _dcmsend(board: Board, paths: Sequence[Path]) -> list[Path]:
         name, _, value = (part.strip() for part in line.partition(":"))
         if name == "Filename":
             filename = value
-        elif name == "DIMSE status" and value.startswith("0x0000"):
+        elif name == "DIMSE Status" and value.startswith("0x0000"):
             taken.append(Path(filename))
     return taken
 

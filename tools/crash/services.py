@@ -130,7 +130,7 @@ class Services:
 
     def _begin(self, name: str) -> subprocess.Popen[bytes]:
         self.tally.starts += 1
-        command = [sys.executable, "-m", "edge", name, "--board", str(self._board_file)]
+        command = [sys.executable, "-m", "edge", name, "--board", str(self._board_file), "--parent", str(os.getpid())]
         with (self._log_dir / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=dict(os.environ)

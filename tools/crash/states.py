@@ -7,6 +7,7 @@ subsets: the orders in which a disk may write are all subsets of what is pending
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def _sectors(effect: Effect) -> list[tuple[int, int]]:
     """Where a write falls apart: ranges of its bytes, one for each sector of the file it touches."""
     end = effect.at + len(effect.content or b"")
     edges = [effect.at, *range((effect.at // SECTOR_BYTES + 1) * SECTOR_BYTES, end, SECTOR_BYTES), end]
-    return [(low - effect.at, high - effect.at) for low, high in zip(edges, edges[1:], strict=False)]
+    return [(low - effect.at, high - effect.at) for low, high in itertools.pairwise(edges)]
 
 
 def _torn(pending: Sequence[Effect], whole: frozenset[int], rng: random.Random) -> Iterator[Crash]:

@@ -34,6 +34,7 @@ from tools.crash.services import Services
 ROOT = Path(__file__).resolve().parents[2]
 BOARD = ROOT / "board_configs" / "sim.toml"
 SAMPLE_EVERY_S = 10.0
+NEWEST = 50  # studies that a sample looks at
 TELL_EVERY_KILLS = 50
 DRAIN_WITHIN_S = 900.0
 
@@ -74,7 +75,7 @@ class Storm:
     seed: int = 0
     interval_s: float = 0.6
     senders: int = 2
-    pause_s: float = 3.0
+    pause_s: float = 1.5
     tell: bool = False
 
 
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--interval", type=float, default=0.6, help="mean seconds between kills")
-    parser.add_argument("--pause", type=float, default=3.0, help="seconds between the studies of a sender")
+    parser.add_argument("--pause", type=float, default=1.5, help="seconds between the studies of a sender")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave data folder and logs here (must not exist)")
     parser.add_argument("--json", action="store_true")
     parsed = parser.parse_args(arguments)
@@ -201,7 +202,7 @@ class _Sampler(threading.Thread):
             try:
                 with closing(open_store(self._data_dir)) as store:
                     self.wrong += database_faults(self._data_dir)
-                    for study in studies(store):
+                    for study in studies(store, NEWEST):
                         self.wrong += half_report(self._data_dir, study)
             except RadboxError as error:
                 self.wrong.append(f"while it stormed: {error.code}")
@@ -235,7 +236,7 @@ def _look(data_dir: Path, acknowledged: Sequence[Sent], result: Result) -> list[
     report = fsck.check(data_dir, None, False)
     result.fsck = {finding.code: finding.count for finding in report.findings}
     wrong += [f"fsck: {finding.code}" for finding in report.faults]
-    temporary = [path for path in data_dir.rglob("*.part")]
+    temporary = list(data_dir.rglob("*.part"))
     result.left_over = dict(collections.Counter(path.relative_to(data_dir).parts[0] for path in temporary))
     wrong += ["a temporary file in incoming" for path in temporary if path.is_relative_to(data_dir / INCOMING)]
     return wrong

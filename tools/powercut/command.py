@@ -86,7 +86,10 @@ def _progress(tally: Tally) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return the exit code."""
-    chosen = _parser().parse_args(arguments)
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.area != "receive" and chosen.peer != OURS:
+        parser.error("expected --peer only beside receive: the peers have neither updates nor backups")
     if chosen.seed is None:
         chosen.seed = random.SystemRandom().randrange(2**31)
     if lacking := disk.missing():
