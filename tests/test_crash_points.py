@@ -321,13 +321,9 @@ def test_a_trace_cut_by_a_kill_ends_there(tmp_path: Path) -> None:
 
 def test_ext4_order_is_the_weaker_one() -> None:
     """A rename without a sync of its folder is safe there once any other sync came after it."""
-    assert exploring.explore(
-        _scenario("rename_then_sync_child", _value, check=_value_is_whole, setup=_old), Search()
-    ).problems
-    searched = Search(ordered_names=True)
-    assert not explore(
-        _scenario("rename_then_sync_child", _value, check=_value_is_whole, setup=_old), searched
-    ).problems
+    scenario = _scenario("rename_then_sync_child", _value, check=_value_is_whole, setup=_old)
+    assert explore(scenario, Search()).problems
+    assert not explore(scenario, Search(ordered_names=True)).problems
 
 
 def rename_then_sync_child(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import http.client
 import os
 import subprocess
@@ -101,12 +102,7 @@ class Senders:
         return time.monotonic() > self._until_s
 
     def _image(self, key: str, study: str, number: int) -> Dataset:
-        with self._lock:
-            source = self._pool[number % POOL]
-            dataset = Dataset()
-            dataset.update(source)
-            dataset.file_meta = Dataset()
-            dataset.file_meta.update(source.file_meta)
+        dataset = copy.deepcopy(self._pool[number % POOL])
         dataset.StudyInstanceUID = study
         dataset.SOPInstanceUID = generate_uid(entropy_srcs=["storm image", key])
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID

@@ -57,7 +57,7 @@ def _run(name: str, runs: int, seed: int) -> dict[str, object]:
 def _fuzz(name: str, runs: int, seed: int) -> int:
     import atheris
 
-    with atheris.instrument_imports(include=["edge", "tuf", "securesystemslib"]):
+    with atheris.instrument_imports(include=["edge", "pynetdicom", "tuf", "securesystemslib"]):
         from tools.fuzz.targets import TARGETS, run
     target = TARGETS[name]
     corpus = ROOT / "build" / "fuzz" / name / f"corpus-{os.getpid()}"
