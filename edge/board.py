@@ -268,7 +268,7 @@ def parse_board(content: bytes, file: str) -> Board:
     def section(name: str) -> dict[str, Any]:
         return _section(file, name, document.get(name, {}))
 
-    return Board(
+    board = Board(
         **_section(file, "", box),
         receive=Receive(**section("receive")),
         worker=Worker(**section("worker")),
@@ -276,6 +276,14 @@ def parse_board(content: bytes, file: str) -> Board:
         storage=Storage(**section("storage")),
         update=Update(**section("update")),
     )
+    if board.storage.reserve_bytes > board.receive.min_free_bytes:
+        place = f"{file}: section [storage], key 'reserve_bytes'"
+        limit = f"at most receive.min_free_bytes ({board.receive.min_free_bytes})"
+        raise ConfigError(
+            f"{place}: expected {limit}, else new images would take the room that the reserve gives back; "
+            f"got {board.storage.reserve_bytes}"
+        )
+    return board
 
 
 def _section(file: str, name: str, table: object) -> dict[str, Any]:

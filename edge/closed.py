@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from math import isfinite
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -66,7 +67,7 @@ class _Builder:
             raise ClosedError(f"expected {path} to have {', '.join(sorted(missing))}, got none")
         if unknown:
             raise ClosedError(f"expected only known keys in {path}, got {_short(sorted(unknown)[0])}")
-        hints = get_type_hints(hint)
+        hints = _hints(hint)
         return hint(**{name: self.build(table[name], hints[name], f"{path}.{name}", name) for name in names})
 
     def _build_table(self, value: Any, hint: Any, path: str, name: str) -> dict[str, Any]:
@@ -83,6 +84,11 @@ class _Builder:
         if not low <= value <= high or (isinstance(value, float) and not isfinite(value)):
             raise ClosedError(f"expected {path} from {low} to {high}, got {_short(value)}")
         return hint(value)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=256)
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _not_none(hint: Any) -> Any:

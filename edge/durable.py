@@ -54,10 +54,23 @@ def make_directory(path: Path) -> None:
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
+    _make_name_durable(folder)
     for folder in reversed(missing):
         with _storage("making a folder"):
             folder.mkdir(exist_ok=True)
+        _make_name_durable(folder)
+
+
+_durable_folders: set[tuple[int, int]] = set()  # device and inode of folders whose name this process made durable
+
+
+def _make_name_durable(folder: Path) -> None:
+    """A folder that is there may have been made by a process that died before it could sync the parent."""
+    with _storage("looking at a folder"):
+        found = folder.stat()
+    if (found.st_dev, found.st_ino) not in _durable_folders:
         fsync_directory(folder.parent)
+        _durable_folders.add((found.st_dev, found.st_ino))
 
 
 class DurableFile:

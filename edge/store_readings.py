@@ -85,6 +85,10 @@ class ReadingsPart(StoreBase):
             self._db.all("UPDATE study SET tries = tries - 1 WHERE study_key = ?", study_key)
             self._apply_late(study_key)
 
+    def rendered_folders(self) -> set[str]:
+        """Folders of pictures that a reading names, relative to the data folder."""
+        return {folder for (folder,) in self._db.all("SELECT rendered FROM reading WHERE rendered != ''")}
+
     def waiting(self) -> int:
         """How many studies wait to be read."""
         return int(self._db.one("SELECT count(*) FROM study WHERE state = 'queued'")[0])

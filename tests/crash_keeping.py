@@ -46,13 +46,10 @@ def keeping_setup(root: Path) -> None:
     with closing(open_store(root)) as store:
         for number in range(6):
             store.complete_study(put(board, store, number, b"object %d" % number * 100))
-        for study in sorted(studies(store), key=lambda one: one.summary.study_key):
-            key = store.claim_next("setup")
-            assert key is not None
-            folder = rendered_path(key.study_key, key.attempt)
+        while (claimed := store.claim_next("setup")) is not None:
+            folder = rendered_path(claimed.study_key, claimed.attempt)
             shutil.copytree(_picture().parent, root / folder)
-            store.finish_draft(key.study_key, "{}", str(folder), {})
-            del study
+            store.finish_draft(claimed.study_key, "{}", str(folder), {})
         for key in (1, 2, 3, 6):
             store.sign(key, 1, "Dr. Seeded", '{"signed": true}')
         for key in (1, 2, 4, 6):
@@ -76,18 +73,16 @@ def keeping_child(root: Path) -> None:
     with closing(open_store(root)) as store:
         for study in studies(store):
             _promise(study, store)
-        for key in (1, 2):
-            study = store.study(key)
-            assert study is not None
-            mark("may-go", study=study.facts.study_instance_uid)
+        for uid in ("2.25.0", "2.25.1"):
+            mark("may-go", study=uid)
         clean(root, store, storage, lambda: False, lambda: None)
         for number in (0, 1):
             mark("gone", sha256=hashlib.sha256(b"object %d" % number * 100).hexdigest())
         mark("returning", study="2.25.0")
         again = put(board_of(root), store, 0, b"object 0" * 100)
-        study = store.study(again)
-        assert study is not None
-        _promise(study, store)
+        back = store.study(again)
+        assert back is not None
+        _promise(back, store)
         mark("may-go", study="2.25.5")  # the newest no more
         clean(root, store, storage, lambda: False, lambda: None)
 

@@ -21,6 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from edge import durable
 from edge.board import Board, load_board
+from edge.disk_marks import DiskWatch
 from edge.intake.completion import Completion
 from edge.intake.filing import Arrival, Filing
 from edge.intake.ledger import Ledger, Object
@@ -79,7 +80,7 @@ def filing_child(root: Path) -> None:
         durable.make_directory(root / INCOMING)
         durable.make_directory(root / quarantine_path("").parent)
         completion = Completion(0.0)
-        _take_in(root, store, completion, Ledger(root, store, completion))
+        _take_in(root, store, completion, Ledger(root, store, completion, DiskWatch(_board(root))))
 
 
 def killed_child(root: Path) -> None:
@@ -254,10 +255,10 @@ def _child(module: str, function: str, *arguments: Callable[[], object]) -> Call
 
 SCENARIOS = (
     Scenario("filing", _child("scenarios", "filing_child"), recover, check, usual=900),
-    Scenario("killed", record_killed, recover, check, usual=900),
-    Scenario("receive", record_receive, recover, check, usual=900),
+    Scenario("killed", record_killed, recover, check, usual=700),
+    Scenario("receive", record_receive, recover, check, usual=700),
     Scenario("worker", _child("scenarios", "worker_child"), recover, check, worker_setup, usual=500),
-    Scenario("sign", _child("scenarios", "sign_child"), recover, check, sign_setup),
+    Scenario("sign", _child("scenarios", "sign_child"), recover, check, sign_setup, usual=200),
     Scenario(
         "retention",
         _child("keeping", "keeping_child"),
@@ -265,8 +266,8 @@ SCENARIOS = (
         keeping.keeping_check,
         keeping.keeping_setup,
     ),
-    Scenario("update", update.record_update, update.update_recover, update.update_check, usual=100),
-    Scenario("update-killed", update.record_update_killed, update.update_recover, update.update_check, usual=100),
+    Scenario("update", update.record_update, update.update_recover, update.update_check, usual=60),
+    Scenario("update-killed", update.record_update_killed, update.update_recover, update.update_check, usual=60),
     Scenario(
         "backup",
         _child("keeping", "backup_child"),

@@ -56,7 +56,8 @@ class ReceiverProcess:
         self.board = folder / "board.toml"
         lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
         head = f'name = "test"\ndata_dir = {json.dumps(str(self.data_dir))}\n'
-        self.board.write_text(head + "[receive]\n" + "\n".join(lines) + '\n[worker]\nbundle = "none"\n')
+        tail = '\n[worker]\nbundle = "none"\n[storage]\nreserve_bytes = 1048576\n'
+        self.board.write_text(head + "[receive]\n" + "\n".join(lines) + tail)
         self.log = folder / "receiver.log"
         self.process: subprocess.Popen[bytes] | None = None
 

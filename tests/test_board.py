@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.board import SECTIONS, load_board
+from edge.board import SECTIONS, load_board, parse_board
 from edge.errors import ConfigError
 
 MINIMAL = 'name = "test"\ndata_dir = "var/test"\n[worker]\nbundle = "models/bundles/chest"\n'
@@ -82,3 +82,9 @@ def test_a_wrong_board_stops_with_a_sentence(tmp_path: Path, text: str, says: st
 def test_absent_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a readable board file"):
         load_board(tmp_path / "none.toml")
+
+
+def test_the_reserve_is_not_larger_than_what_must_stay_free() -> None:
+    text = MINIMAL + "[receive]\nmin_free_bytes = 1048576\n"
+    with pytest.raises(ConfigError, match=r"board.toml: section \[storage\], key 'reserve_bytes': expected at most"):
+        parse_board(text.encode(), "board.toml")

@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
+import apsw
 import pytest
 
-from edge import durable, store_connection
+from edge import durable
 from edge.intake import filing
 from tests import crash_scenarios
 from tests.crash_box import check, recover
@@ -264,21 +266,22 @@ def test_wrong_writers_are_caught(child: str, wrong: set[str]) -> None:
 
 def unsynced_folders_child(root: Path) -> None:
     """Filing without the last step."""
-    durable.fsync_directory = lambda path: None
-    filing.make_directory = lambda path: path.mkdir(parents=True, exist_ok=True)
-    crash_scenarios.filing_child(root)
+    with (
+        patch.object(durable, "fsync_directory", lambda path: None),
+        patch.object(filing, "make_directory", lambda path: path.mkdir(parents=True, exist_ok=True)),
+    ):
+        crash_scenarios.filing_child(root)
 
 
 def lazy_database_child(root: Path) -> None:
     """Filing with a database that commits without waiting for the disk."""
-    real = store_connection.apsw.Connection
 
-    class Lazy(real):  # type: ignore[misc, valid-type]
-        def pragma(self, name: str, value: object = None) -> object:
-            return super().pragma(name, "normal" if name == "synchronous" else value)
+    class Lazy(apsw.Connection):
+        def pragma(self, name, *values, **more):
+            return super().pragma(name, *(("normal",) if name == "synchronous" else values), **more)
 
-    store_connection.apsw.Connection = Lazy  # type: ignore[misc]
-    crash_scenarios.filing_child(root)
+    with patch.object(apsw, "Connection", Lazy):
+        crash_scenarios.filing_child(root)
 
 
 @pytest.mark.parametrize("child", ["unsynced_folders_child", "lazy_database_child"])

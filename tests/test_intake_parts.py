@@ -17,7 +17,6 @@ from edge.intake import policy
 from edge.intake.completion import Completion
 from edge.intake.elements import data_set_offset, inflate, scan
 from edge.intake.header import read_header
-from edge.intake.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, file_head
 from edge.intake.status import FAULTS, REFUSALS
 from tests.receiver_process import encoded, radiograph
 

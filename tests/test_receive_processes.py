@@ -115,7 +115,7 @@ def test_a_dead_process_ends_its_associations_and_no_other(receiver: ReceiverPro
 def test_what_a_dead_process_left_goes_with_the_next_start(tmp_path: Path) -> None:
     with ReceiverProcess(tmp_path, processes=1) as receiver:
         link = raw_association(receiver)
-        link.sendall(pdu(3, store_command()) + pdu(0, encoded(radiograph(4))[:4000]))
+        link.sendall(pdu(3, store_command()) + pdu(0, encoded(radiograph(4, rows=800))[:600_000]))
         wait_for(lambda: [path for path in receiver.files("spool/incoming") if path.stat().st_size > 4000] != [])
         (victim,) = children(receiver)
         os.kill(victim.pid, signal.SIGKILL)

@@ -124,7 +124,8 @@ def test_bytes_that_dribble_in(receiver: ReceiverProcess) -> None:
 def test_a_peer_that_takes_only_small_pdus(receiver: ReceiverProcess) -> None:
     with raw_association(receiver, largest_pdu_bytes=64) as link:
         link.sendall(pdu(3, store_command(data_set_type=b"\x01\x01")))
-        headers, command_set = [], b""
+        headers: list[int] = []
+        command_set = b""
         while not headers or not headers[-1] & LAST:
             kind, value = read_pdu(link)
             assert (kind, len(value) <= 64) == (4, True)

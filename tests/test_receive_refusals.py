@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import socket
 import struct
 import subprocess
@@ -105,6 +106,24 @@ def test_below_the_free_space_limit(tmp_path: Path) -> None:
         (service,) = receiver.store().services()
         assert (service.state, service.code) == ("degraded", "storage.full")
         assert "images already here are safe" in service.message
+
+
+def test_a_nearly_full_disk_takes_no_second_version(tmp_path: Path) -> None:
+    """The first copy of anything is taken; only what is a contradiction is refused."""
+    nearly = int(shutil.disk_usage(tmp_path).free / 1.5)  # less than twice as much is free: the mark `warn`
+    with ReceiverProcess(tmp_path, min_free_bytes=nearly) as receiver:
+        first = radiograph(23)
+        second = radiograph(23)
+        second.PatientComments = "changed"
+        association = receiver.associate(PLAIN)
+        assert association.send_c_store(first).Status == 0x0000
+        answer = association.send_c_store(second)
+        assert (answer.Status, answer.ErrorComment) == (0xA700, "disk nearly full: no second version of an object")
+        assert association.send_c_store(first).Status == 0x0000
+        assert association.send_c_store(radiograph(24)).Status == 0x0000
+        association.release()
+        assert len(receiver.files("spool")) == 2
+        assert "storage.nearly-full" in [event.code for event in receiver.store().events()]
 
 
 @pytest.fixture
@@ -264,7 +283,8 @@ def test_hostile_data_pdus_end_only_their_association(receiver: ReceiverProcess)
 def start_half_an_object(receiver: ReceiverProcess) -> socket.socket:
     """A connection on which half an object was sent and nothing more comes."""
     link = raw_association(receiver)
-    link.sendall(pdu(3, store_command()) + pdu(0, encoded(radiograph(40))[:4000]))
+    half = encoded(radiograph(40, rows=800))[:600_000]
+    link.sendall(pdu(3, store_command()) + pdu(0, half))
     wait_for(lambda: [path for path in receiver.files("spool/incoming") if path.stat().st_size > 4000] != [])
     return link
 

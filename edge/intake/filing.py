@@ -50,6 +50,7 @@ class Filing:
         try:
             if spool is None:
                 return self._refuse("intake.no-data-set")
+            spool.complete()
             if spool.durable is None:
                 return self._refuse(spool.refused)
             return self._file(spool, spool.durable, arrival)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edge.disk_marks import DiskWatch, refuses_second_versions
 from edge.durable import locked, remove
 from edge.errors import RadboxError, StorageError, StorageFullError
 from edge.intake.completion import Completion
@@ -35,9 +36,10 @@ class Object:
 class Ledger:
     """Rows of objects, of the quarantine, of refusals."""
 
-    def __init__(self, data_dir: Path, store: Store, completion: Completion) -> None:
+    def __init__(self, data_dir: Path, store: Store, completion: Completion, disk: DiskWatch) -> None:
         self._data_dir = data_dir
         self._store = store
+        self._disk = disk
         self._completion = completion
         self._told_s: dict[str, float] = {}
         self.storage_refused_s = float("-inf")  # monotonic time of the last object that the disk did not take
@@ -55,6 +57,7 @@ class Ledger:
         try:
             for one in objects:
                 _check_present(self._file(one))
+                self._check_room(one)
             added = self._store.add_instances([(one.study, one.instance) for one in objects])
         except Exception as error:  # the border: what one object breaks must not cost the others
             if len(objects) > 1:
@@ -65,6 +68,15 @@ class Ledger:
         for one, row in zip(objects, added, strict=True):
             self._completion.received(row.study_key, one.association)
         return [encode(row.outcome, row.study_key) for row in added]
+
+    def _check_room(self, one: Object) -> None:
+        """A nearly full disk takes no second version of an object. Raises StorageFullError."""
+        instance = one.instance
+        if not refuses_second_versions(self._disk.reached()):
+            return
+        if self._store.would_conflict(instance.sop_instance_uid, instance.sha256):
+            message = "expected room for a second version of an object, got a nearly full disk"
+            raise StorageFullError(message, code="storage.nearly-full")
 
     def _file(self, one: Object) -> Path:
         return self._data_dir / one.instance.path
@@ -90,7 +102,7 @@ class Ledger:
     def refused(self, code: str) -> None:
         """An object was refused: an event for people, at most one a minute for each reason."""
         now_s = time.monotonic()
-        if code.startswith("storage."):
+        if code in ("storage.full", "storage.failed"):
             self.storage_refused_s = now_s
         if now_s - self._told_s.get(code, float("-inf")) < _REFUSAL_EVENT_EVERY_S:
             return

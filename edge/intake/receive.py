@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.board import Board, load_board
+from edge.disk_marks import DiskWatch
 from edge.durable import free_bytes, fsync_directory, make_directory, sweep
 from edge.errors import ConfigError, RadboxError
 from edge.intake.association import Settings
@@ -38,7 +39,7 @@ class _Receiver:
         self._store = store
         self._incoming = board.data_dir / INCOMING
         self.completion = Completion(board.receive.quiet_time_s)
-        self.ledger = Ledger(board.data_dir, store, self.completion)
+        self.ledger = Ledger(board.data_dir, store, self.completion, DiskWatch(board))
         self._said: tuple[str, float] = ("", -_SIGN_OF_LIFE_S)
         make_directory(self._incoming)
         make_directory(board.data_dir / quarantine_path("").parent)

@@ -14,7 +14,9 @@ from edge.durable import DurableFile, free_bytes
 from edge.errors import StorageError
 from edge.intake.writeback import begin_writeback
 
-_WRITEBACK_STEP_BYTES: Final = 2 * 2**20
+# Fragments come in any size; whole blocks at multiples of their size cost ext4 half as much as 16 KiB at odd places.
+_BLOCK_BYTES: Final = 256 * 2**10
+_WRITEBACK_STEP_BYTES: Final = 4 * 2**20  # with objects of 10 MB both less and more was slower
 _CHECK_EVERY_BYTES: Final = 16 * 2**20
 _LOG = logging.getLogger("radbox.receive")
 
@@ -33,10 +35,13 @@ class SpoolFile:
         self._incoming = incoming
         self._max_object_bytes = max_object_bytes
         self._min_free_bytes = min_free_bytes
+        self._size = 0
         self._next_check_bytes = 0
         self._writing_bytes = 0
+        self._block = memoryview(bytearray(_BLOCK_BYTES))
+        self._filled = 0
         try:
-            self._check_room(0)
+            self._check_room()
             if not self.refused:
                 self.durable = DurableFile(incoming)
         except StorageError as error:
@@ -47,18 +52,33 @@ class SpoolFile:
         self.last_byte_s = time.monotonic()
         if self.durable is None:
             return
-        size = self.durable.size + len(chunk)
+        self._size += len(chunk)
+        if self._size > self._max_object_bytes:
+            self._refuse("intake.too-large")
+        while chunk and self.durable is not None:
+            taken = min(len(chunk), _BLOCK_BYTES - self._filled)
+            self._block[self._filled : self._filled + taken] = chunk[:taken]
+            self._filled += taken
+            chunk = chunk[taken:]
+            if self._filled == _BLOCK_BYTES:
+                self._write_block()
+
+    def complete(self) -> None:
+        """The last byte is here: hand over what is left. May be called again."""
+        self._write_block()
+        if self.durable is not None and self._writing_bytes == 0:  # a small object: now, while its header is read
+            begin_writeback(self.durable.fileno(), 0, self.durable.size)
+
+    def _write_block(self) -> None:
         try:
-            if size > self._max_object_bytes:
-                self._refuse("intake.too-large")
-                return
-            if size > self._next_check_bytes:
-                self._check_room(size)
-            if self.durable is not None:
-                self.durable.write(chunk)
+            if self._size > self._next_check_bytes:
+                self._check_room()
+            if self.durable is not None and self._filled:
+                self.durable.write(self._block[: self._filled])
                 self._begin_writeback(self.durable)
         except StorageError as error:
             self._refuse(error.code)
+        self._filled = 0
 
     def discard(self) -> None:
         """Delete the temporary file; harmless after it was committed."""
@@ -75,8 +95,8 @@ class SpoolFile:
             begin_writeback(durable.fileno(), self._writing_bytes, waiting)
             self._writing_bytes = durable.size
 
-    def _check_room(self, size: int) -> None:
-        self._next_check_bytes = size + _CHECK_EVERY_BYTES
+    def _check_room(self) -> None:
+        self._next_check_bytes = self._size + _CHECK_EVERY_BYTES
         if free_bytes(self._incoming) < self._min_free_bytes:
             self._refuse("storage.full")
 

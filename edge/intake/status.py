@@ -26,6 +26,7 @@ class Answer:
 # Refused: nothing is kept, the sender keeps its object and may send it again.
 REFUSALS: Final[Mapping[str, Answer]] = {
     "storage.full": Answer(OUT_OF_RESOURCES, "no room on the box's disk"),
+    "storage.nearly-full": Answer(OUT_OF_RESOURCES, "disk nearly full: no second version of an object"),
     "storage.failed": Answer(OUT_OF_RESOURCES, "the box's disk did not take the object"),
     "intake.too-large": Answer(OUT_OF_RESOURCES, "object is larger than this box takes"),
     "intake.no-data-set": Answer(CANNOT_UNDERSTAND, "C-STORE without a data set"),

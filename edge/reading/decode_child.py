@@ -23,6 +23,7 @@ from edge.reading.decode_wire import WireError, receive_images, receive_json, se
 from edge.reading.radiograph import Radiograph
 
 START_TIMEOUT_S = 60.0  # imports from a slow SD card
+CRASHED = "dicom.decoder-crashed"
 STOP_TIMEOUT_S = 2.0
 DEFAULT_TIMEOUT_S = 30.0
 RETIRE_AT_BYTES = 320 * 1024 * 1024  # resident memory kept between files; codecs leak on damaged ones
@@ -133,7 +134,7 @@ class Decoder:
 
     def _crashed(self) -> DecodeError:
         how = self._kill()
-        return DecodeError(f"expected a decoded image, got a decoder that {how}", code="dicom.decoder-crashed")
+        return DecodeError(f"expected a decoded image, got a decoder that {how}", code=CRASHED)
 
     def _kill(self) -> str:
         """End what is left of the child; how it ended, in words."""

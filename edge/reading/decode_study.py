@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from edge.errors import DicomError
-from edge.reading.decode_child import Decoder
+from edge.errors import DecodeError, DicomError
+from edge.reading.decode_child import CRASHED, Decoder
 from edge.reading.radiograph import Radiograph, Refusal, Study
 
 MOST_IMAGES = 8  # of one study that are held for reading
@@ -20,12 +20,22 @@ def decode_study(decoder: Decoder, paths: Iterable[Path], on_file: Callable[[], 
     for path in paths:
         on_file()
         try:
-            radiographs.extend(decoder.read(path)[: MOST_IMAGES - len(radiographs)])
+            radiographs.extend(_read(decoder, path)[: MOST_IMAGES - len(radiographs)])
         except DicomError as error:
             refusals.append(Refusal(error.code, f"The image could not be read: {error.message}."))
         if len(radiographs) >= MOST_IMAGES or _all_other(radiographs):
             break
     return Study(tuple(radiographs), tuple(refusals))
+
+
+def _read(decoder: Decoder, path: Path) -> tuple[Radiograph, ...]:
+    """A child that died may have been killed for lack of memory, by no fault of the file: try once more."""
+    try:
+        return decoder.read(path)
+    except DecodeError as error:
+        if error.code != CRASHED:
+            raise
+    return decoder.read(path)
 
 
 def _all_other(radiographs: list[Radiograph]) -> bool:

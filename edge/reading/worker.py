@@ -7,6 +7,7 @@ behind all others and is set aside after its attempts (`edge.store_readings`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -15,7 +16,15 @@ from pathlib import Path
 
 from edge import durable
 from edge.board import Board
-from edge.errors import BackendError, BundleError, RadboxError, ReportError, StorageError, StorageFullError
+from edge.errors import (
+    BackendError,
+    BundleError,
+    DecodeError,
+    RadboxError,
+    ReportError,
+    StorageError,
+    StorageFullError,
+)
 from edge.reading.backends import PROBE_TIMEOUT_S
 from edge.reading.deadline import Deadline
 from edge.reading.decode_child import START_TIMEOUT_S, Decoder
@@ -25,6 +34,7 @@ from edge.reading.load import Loaded, load_reader
 from edge.reading.pipeline import Reader, Reading
 from edge.reading.probation import Probation, spoken_name
 from edge.reading.radiograph import Refusal, Study
+from edge.reading.renderings import sweep_renderings
 from edge.reading.stages import StageClock
 from edge.report.schema import Report
 from edge.report.serial import to_json
@@ -83,7 +93,17 @@ class _Worker:
                 continue
             for study_key in waiting:
                 _log.warning("study %d was being read when the worker stopped; it waits again", study_key)
+            self._sweep()
             return
+
+    def _sweep(self) -> None:
+        try:
+            swept = sweep_renderings(self._board.data_dir, self._store.rendered_folders())
+        except StorageError as error:
+            _log.error("%s: pictures without a report stay until the next start", error.code)
+        else:
+            if swept:
+                _log.info("%d folders of pictures without a report deleted", swept)
 
     # --- the model ---
 
@@ -140,7 +160,8 @@ class _Worker:
 
     def _serve(self, reader: Reader) -> None:
         """Read study after study; returns when stopped or when a model must be opened again."""
-        self._decoder.start()
+        with contextlib.suppress(DecodeError):  # it died while it started; the first file starts another
+            self._decoder.start()
         while not self._stop.is_set():
             self._alive()
             if self._probation.outdated():

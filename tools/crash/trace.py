@@ -160,9 +160,8 @@ def read_trace(content: bytes) -> list[Call]:
         if end > len(content):
             break
         names = content[at : at + first], content[at + first : at + first + second]
-        calls.append(
-            Call(Kind(kind), pid, inode, offset, size, *map(os.fsdecode, names), content[at + first + second : end])
-        )
+        paths = os.fsdecode(names[0]), os.fsdecode(names[1])
+        calls.append(Call(Kind(kind), pid, inode, offset, size, *paths, content[at + first + second : end]))
         at = end
     return calls
 

@@ -88,7 +88,8 @@ class Radbox(Receiver):
     def command(self) -> list[str | Path]:
         board = self.folder / "board.toml"
         receive = f'[receive]\nhost = "127.0.0.1"\nport = {self.port}\nmin_free_bytes = {16 * 2**20}\n'
-        board.write_text(f'name = "powercut"\ndata_dir = "unused"\n{receive}[worker]\nbundle = "none"\n')
+        storage = f"[storage]\nreserve_bytes = {4 * 2**20}\n"
+        board.write_text(f'name = "powercut"\ndata_dir = "unused"\n{receive}{storage}[worker]\nbundle = "none"\n')
         options: list[str | Path] = ["--board", board, "--data-dir", self.home, "--port", str(self.port)]
         return [sys.executable, "-m", "edge", "receive", *options]
 

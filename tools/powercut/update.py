@@ -53,7 +53,8 @@ class _Box:
         receive = f"[receive]\nmin_free_bytes = {16 * 2**20}\n"
         worker = f"[worker]\nbundle = {json.dumps(str(BUNDLE))}\n"
         data_dir = json.dumps(str(self.disk.mount / "box"))
-        self.board_file.write_text(f'name = "powercut"\ndata_dir = {data_dir}\n{receive}{worker}')
+        storage = f"[storage]\nreserve_bytes = {4 * 2**20}\n"
+        self.board_file.write_text(f'name = "powercut"\ndata_dir = {data_dir}\n{receive}{worker}{storage}')
         self.board: Board = load_board(self.board_file)
         self.last: Note | None = None  # the newest that counts, or what the last cut left
         self.version = 1  # of the stick that comes next

@@ -37,9 +37,10 @@ def _radbox(folder: Path, port: int) -> list[str]:
         f"port = {port}",
         f"pdu_bytes = {PDU_BYTES}",
         "quiet_time_s = 600",
-        "min_free_bytes = 1048576",
         "[worker]",
         'bundle = "none"',
+        "[storage]",
+        "reserve_bytes = 1048576",
     ]
     board = folder / "board.toml"
     board.write_text("\n".join(lines) + "\n")

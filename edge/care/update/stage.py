@@ -33,6 +33,7 @@ def stage(stick: Stick, bundle: str, targets: bytes, offer: Offer, data_dir: Pat
     sweep(slots)
     final = slots / offer.slot
     if _is_whole(final, targets, offer):
+        durable.fsync_directory(slots)  # whoever named it may have died before the name was durable
         return final
     stick.check_files(bundle, offer)
     _check_room(slots, offer.size + len(targets), reserve_bytes)
