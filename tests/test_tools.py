@@ -17,6 +17,7 @@ SCRIPTS = (
     *("tools/run", "tools/test", "tools/setup", "tools/check", "tools/lock", "tools/show_run", ".ci/run"),
     *("tools/make_update", "tools/fleet", "tools/fuzz_parsers", "tools/soak_test", "tools/chaos_test"),
     *("tools/powercut_test", "tools/crash_points", "tools/kill_storm", "tools/bench_receive"),
+    *("tools/bench_backup", "tools/make_os_bundle"),
 )
 LOCKS = ("run", "build", "dev", "train")
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+?)(?: ; (.+?))? \\$")

@@ -1,0 +1,1 @@
+"""Speed of backup and restore."""
