@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from edge.errors import DecodeError, DicomError, RadboxError
@@ -107,7 +108,8 @@ def test_a_child_that_died_between_files_is_replaced_without_an_error(decoder: D
     decoder.start()
     assert decoder.pid is not None
     os.kill(decoder.pid, signal.SIGKILL)
-    time.sleep(0.1)
+    while psutil.Process(decoder.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
     assert len(decoder.read(good)) == 1
 
 
