@@ -42,7 +42,7 @@ def box(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Box]:
     text = (root / "board_configs" / "sim.toml").read_text()
     text = text.replace('"models/bundles/chest"', json.dumps(str(root / "models/bundles/chest")))
     file = folder / "board.toml"
-    file.write_text(text.replace("quiet_time_s = 2.0", "quiet_time_s = 0.5").replace("536870912", "1048576"))
+    file.write_text(text.replace("quiet_time_s = 2.0", "quiet_time_s = 0.5").replace("536870912", "67108864"))
     board = load_board(file)
     board = dataclasses.replace(
         board,

@@ -10,6 +10,7 @@ from edge.reading.decode_child import CRASHED, Decoder
 from edge.reading.radiograph import Radiograph, Refusal, Study
 
 MOST_IMAGES = 8  # of one study that are held for reading
+TRIES = 3  # of a file on which the child died
 OTHER_MODALITY_RUN = 3  # that many images in a row of another modality: the rest of the study is not decoded
 
 
@@ -29,12 +30,13 @@ def decode_study(decoder: Decoder, paths: Iterable[Path], on_file: Callable[[], 
 
 
 def _read(decoder: Decoder, path: Path) -> tuple[Radiograph, ...]:
-    """A child that died may have been killed for lack of memory, by no fault of the file: try once more."""
-    try:
-        return decoder.read(path)
-    except DecodeError as error:
-        if error.code != CRASHED:
-            raise
+    """A child that died may have been killed for lack of memory, by no fault of the file: try again."""
+    for _ in range(TRIES - 1):
+        try:
+            return decoder.read(path)
+        except DecodeError as error:
+            if error.code != CRASHED:
+                raise
     return decoder.read(path)
 
 
