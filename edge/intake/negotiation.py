@@ -83,7 +83,14 @@ def parse(value: bytes) -> Request:
 
 
 def accept(request: Request, pdu_bytes: int) -> Accepted:
-    """The answer that accepts what it can; `pdu_bytes`: largest PDU we ask for."""
+    """The answer that accepts what it can; `pdu_bytes`: largest PDU we ask for. Raises ProtocolError."""
+    try:
+        return _accept(request, pdu_bytes)
+    except Exception as error:  # a context without abstract syntax and the like; the message may quote them
+        raise ProtocolError(f"an A-ASSOCIATE-RQ that cannot be answered ({type(error).__name__})") from None
+
+
+def _accept(request: Request, pdu_bytes: int) -> Accepted:
     asked = request.primitive
     roles = {
         item.sop_class_uid: (item.scu_role, item.scp_role)

@@ -30,6 +30,7 @@ from tools.fuzz import seeds
 from tools.update.receipts import ReceiptError, read_receipt
 
 GRAPH = load_graph()
+negotiation.quiet_libraries()
 _SYNTAXES = (*seeds.SYNTAXES, "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50")
 _SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))  # noqa: PTH112
 
@@ -93,7 +94,9 @@ def _network(content: bytes) -> None:
         if content[0] & 1:
             command.response(command.decode(content[1:]), 0)
         else:
-            negotiation.accept(negotiation.parse(content[1:]), 131_072)
+            request = negotiation.parse(content[1:])
+            if 0 not in request.syntaxes:  # `policy.check` rejects those before
+                negotiation.accept(request, 131_072)
     except ProtocolError:
         return
 
