@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ def test_a_killed_child_is_tried_again(tmp_path: Path, crashes: int, images: int
     """The kernel kills for lack of memory, too: that says nothing of the file. Three times says something."""
     path = tmp_path / "one.dcm"
     save_file(phantom_dataset(make_phantom(PhantomOptions(size=(600, 500)))), path)
-    with Unlucky(crashes) as decoder:
+    decoder = Unlucky(crashes)
+    with closing(decoder):
         study = decode_study(decoder, [path])
     assert (len(study.radiographs), [one.code for one in study.refusals]) == (images, codes)
     assert decoder.asked == min(crashes + 1, 3)

@@ -24,8 +24,8 @@ from edge.store import StudyDetail, object_path, open_store, quarantine_path
 from edge.store_paths import DAMAGED, DATABASE, INCOMING, KEPT_ASIDE
 from edge.store_schema import VERSION
 from tests.care_box import files_of, object_bytes, put_draft, put_expired, put_object, read_next, sign
-from tests.crash_box import database_faults
 from tests.test_retention import put_quarantined
+from tools.crash.box import database_faults
 
 
 def codes(report: FsckReport) -> dict[str, int]:
