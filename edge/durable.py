@@ -13,7 +13,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,16 @@ def make_directory(path: Path) -> None:
         with _storage("making a folder"):
             folder.mkdir(exist_ok=True)
         _make_name_durable(folder)
+
+
+def make_siblings(folders: Sequence[Path]) -> None:
+    """`make_directory` of folders with one parent, whose names become durable together. Raises StorageError."""
+    make_directory(folders[0].parent)
+    with _storage("making a folder"):
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+    fsync_directory(folders[0].parent)
+    _durable_folders.update((found.st_dev, found.st_ino) for found in map(os.stat, folders))
 
 
 _durable_folders: set[tuple[int, int]] = set()  # device and inode of folders whose name this process made durable

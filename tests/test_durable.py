@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edge import durable
 from edge.durable import (
     DiskUse,
     DurableFile,
@@ -190,3 +191,16 @@ def test_shared_locks_go_together_and_one_alone_does_not(tmp_path: Path) -> None
         lock.close()
     with pytest.raises(StorageError):
         Lock(tmp_path / "absent")
+
+
+def test_siblings_become_durable_with_one_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    real = durable.fsync_directory
+    monkeypatch.setattr(durable, "fsync_directory", lambda path: (synced.append(path), real(path)))
+    folders = [tmp_path / "parent" / name for name in "abc"]
+    (tmp_path / "parent" / "b").mkdir(parents=True)
+    durable.make_siblings(folders)
+    assert all(folder.is_dir() for folder in folders)
+    assert synced == [tmp_path, tmp_path / "parent"]
+    durable.make_directory(folders[2])
+    assert len(synced) == 2, "its name is known to be durable"

@@ -16,8 +16,8 @@ from typing import Final
 
 from edge.board import Board, load_board
 from edge.disk_marks import DiskWatch
-from edge.durable import free_bytes, make_directory, sweep
-from edge.errors import ConfigError, RadboxError
+from edge.durable import free_bytes, make_directory, make_siblings, sweep
+from edge.errors import ConfigError, RadboxError, StorageFullError
 from edge.intake.association import Settings
 from edge.intake.completion import Completion
 from edge.intake.ledger import Ledger
@@ -84,12 +84,8 @@ class _Receiver:
 def _make_object_folders(data_dir: Path) -> None:
     """All of them at the start, so that no object waits for its folder to become durable; children know they are."""
     folders = [(data_dir / object_path(f"{number:02x}")).parent for number in range(256)]
-    make_directory(folders[0].parent)
-    with contextlib.suppress(OSError):  # a full disk; filing makes what is missing
-        for folder in folders:
-            folder.mkdir(exist_ok=True)
-        for folder in folders:  # only the first of these waits for the disk
-            make_directory(folder)
+    with contextlib.suppress(StorageFullError):  # filing makes what is missing
+        make_siblings(folders)
 
 
 def run(board: Board, stop: Stop) -> None:
