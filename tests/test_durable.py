@@ -196,7 +196,12 @@ def test_shared_locks_go_together_and_one_alone_does_not(tmp_path: Path) -> None
 def test_siblings_become_durable_with_one_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
     real = durable.fsync_directory
-    monkeypatch.setattr(durable, "fsync_directory", lambda path: (synced.append(path), real(path)))
+
+    def noted(path: Path) -> None:
+        synced.append(path)
+        real(path)
+
+    monkeypatch.setattr(durable, "fsync_directory", noted)
     folders = [tmp_path / "parent" / name for name in "abc"]
     (tmp_path / "parent" / "b").mkdir(parents=True)
     durable.make_siblings(folders)
