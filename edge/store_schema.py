@@ -36,7 +36,31 @@ REOPENING: Final = frozenset({"queued", "draft", "refused", "failed"})
 
 EVENTS_KEPT: Final = 10_000  # a sender that repeats an error for days must not fill the disk
 
-SCHEMA: Final = """
+_SINCE_2: Final = """
+CREATE TABLE signature (
+    study_key INTEGER PRIMARY KEY REFERENCES study,
+    attempt INTEGER NOT NULL,
+    signer TEXT NOT NULL,
+    report_json TEXT NOT NULL,
+    report_sha256 TEXT NOT NULL,
+    signed_age_s REAL NOT NULL,
+    signed_unix_s REAL NOT NULL
+) STRICT;
+
+CREATE TABLE removal (
+    path TEXT PRIMARY KEY
+) STRICT;
+
+CREATE TABLE box (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    age_s REAL NOT NULL,
+    ticked_monotonic_s REAL NOT NULL,
+    boot_id TEXT NOT NULL
+) STRICT;
+"""
+
+SCHEMA: Final = (
+    """
 CREATE TABLE study (
     study_key INTEGER PRIMARY KEY AUTOINCREMENT,
     study_instance_uid TEXT NOT NULL UNIQUE,
@@ -127,28 +151,9 @@ CREATE TABLE event (
     boot_id TEXT NOT NULL,
     happened_unix_s REAL NOT NULL
 ) STRICT;
-
-CREATE TABLE signature (
-    study_key INTEGER PRIMARY KEY REFERENCES study,
-    attempt INTEGER NOT NULL,
-    signer TEXT NOT NULL,
-    report_json TEXT NOT NULL,
-    report_sha256 TEXT NOT NULL,
-    signed_age_s REAL NOT NULL,
-    signed_unix_s REAL NOT NULL
-) STRICT;
-
-CREATE TABLE removal (
-    path TEXT PRIMARY KEY
-) STRICT;
-
-CREATE TABLE box (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    age_s REAL NOT NULL,
-    ticked_monotonic_s REAL NOT NULL,
-    boot_id TEXT NOT NULL
-) STRICT;
 """
+    + _SINCE_2
+)
 
 # From the version named to the next one. A database that was made new and one that was migrated are alike (tested).
 MIGRATIONS: Final = {
@@ -159,25 +164,6 @@ ALTER TABLE study ADD COLUMN arrived_age_s REAL NOT NULL DEFAULT 0;
 ALTER TABLE study ADD COLUMN exported_age_s REAL;
 ALTER TABLE reading ADD COLUMN content_sha256 TEXT NOT NULL DEFAULT '';
 CREATE UNIQUE INDEX one_current_reading ON reading (study_key) WHERE superseded = 0;
-CREATE TABLE signature (
-    study_key INTEGER PRIMARY KEY REFERENCES study,
-    attempt INTEGER NOT NULL,
-    signer TEXT NOT NULL,
-    report_json TEXT NOT NULL,
-    report_sha256 TEXT NOT NULL,
-    signed_age_s REAL NOT NULL,
-    signed_unix_s REAL NOT NULL
-) STRICT;
-
-CREATE TABLE removal (
-    path TEXT PRIMARY KEY
-) STRICT;
-
-CREATE TABLE box (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    age_s REAL NOT NULL,
-    ticked_monotonic_s REAL NOT NULL,
-    boot_id TEXT NOT NULL
-) STRICT;
-""",
+"""
+    + _SINCE_2,
 }
