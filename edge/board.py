@@ -1,22 +1,19 @@
 """`board_configs/*.toml` -> frozen `Board`: closed, typed, bounded.
 
-The tables at the end are the whole truth about keys: type, bounds, default. An unknown section or key, a wrong type
+`board_keys.py` is the whole truth about keys: type, bounds, default. An unknown section or key, a wrong type
 or a value out of bounds stops the start with one sentence that names file, section and key.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
+from edge.board_keys import REQUIRED, SECTIONS
 from edge.errors import ConfigError
 from edge.toml import parse_toml
-
-KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
 @dataclass(frozen=True)
@@ -84,6 +81,75 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Hardware:
+    """What the box is made of, and from which heat on it holds back. `state_file`: of the simulated hardware."""
+
+    kind: Literal["linux", "sim"]
+    state_file: str  # "": a healthy simulated box
+    slow_c: float
+    pause_c: float
+    wear_percent: int
+    leds: tuple[str, ...]  # names below /sys/class/leds
+    fan: str  # "": none that the box steers
+    accelerators: tuple[str, ...]  # device nodes such as /dev/hailo0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A status panel on a serial line."""
+
+    device: str  # "": none
+    baud: int
+    columns: int
+    rows: int
+    footswitch: bool
+
+
+@dataclass(frozen=True)
+class Grabber:
+    """A frame grabber between the box and a machine without DICOM. `source`: device, file or URL; "" is none."""
+
+    source: str
+    preset: str  # path of a preset (crop, masks); "": the whole picture
+    fps: float
+    stale_s: float  # without a new frame for so long there is no signal
+    freeze_s: float  # the same picture for so long is a frozen one
+    modality: str
+
+
+@dataclass(frozen=True)
+class Mqtt:
+    """Status for a broker on the LAN; off while `host` is empty. The password comes as a systemd credential."""
+
+    host: str
+    port: int
+    tls: bool
+    ca_file: str
+    username: str
+    password_file: str
+    topic: str
+    home_assistant: bool
+    interval_s: float
+    outbox: int  # so many messages wait while the broker is away
+
+
+@dataclass(frozen=True)
+class Printer:
+    """A printer whose trouble is told (IPP, RFC 8011); "" is none."""
+
+    uri: str
+
+
+@dataclass(frozen=True)
+class Stick:
+    """What is taken from a USB stick beside updates."""
+
+    import_images: bool
+    largest_bytes: int
+    most_files: int
+
+
+@dataclass(frozen=True)
 class Board:
     """One box: what differs between boards, and nothing else."""
 
@@ -94,152 +160,12 @@ class Board:
     web: Web
     storage: Storage
     update: Update
-
-
-@dataclass(frozen=True)
-class Key:
-    """One key: `read` turns the TOML value into ours or raises ValueError("expected ..."); `default` or REQUIRED."""
-
-    read: Callable[[object], Any]
-    default: object
-
-
-REQUIRED: Final = object()
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("expected a text that is not empty")
-    return value
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("expected true or false")
-    return value
-
-
-def _whole(low: int, high: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"expected a whole number from {low} to {high}")
-        return value
-
-    return read
-
-
-def _seconds(low: float, high: float, unit: str = "seconds") -> Callable[[object], float]:
-    def read(value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"expected a number of {unit} from {low:g} to {high:g}")
-        return float(value)
-
-    return read
-
-
-def _one_of(*words: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise ValueError(f"expected one of {', '.join(words)}")
-        return value
-
-    return read
-
-
-def _list_of(item: Callable[[object], str], minimum: int = 0) -> Callable[[object], tuple[str, ...]]:
-    def read(value: object) -> tuple[str, ...]:
-        if not isinstance(value, list) or len(value) < minimum or len(set(map(str, value))) != len(value):
-            raise ValueError(f"expected a list of at least {minimum} different texts")
-        return tuple(item(one) for one in value)
-
-    return read
-
-
-def _ae_title(value: object) -> str:
-    text = _text(value)
-    if len(text) > 16 or text != text.strip() or "\\" in text or not text.isascii() or not text.isprintable():
-        raise ValueError("expected an AE title: 1 to 16 printable ASCII characters, no backslash, no outer spaces")
-    return text
-
-
-def _address(value: object) -> str:
-    try:
-        return str(ipaddress.ip_address(_text(value)))
-    except ValueError:
-        raise ValueError("expected an IP address such as 0.0.0.0 or 127.0.0.1") from None
-
-
-def _network(value: object) -> str:
-    try:
-        return str(ipaddress.ip_network(_text(value)))
-    except ValueError:
-        raise ValueError("expected a network such as 192.168.1.0/24 or an IP address") from None
-
-
-def _path(value: object) -> Path:
-    text = _text(value)
-    try:
-        return Path(text).expanduser().resolve()
-    except (OSError, RuntimeError, ValueError):  # no such user, a loop of links, NUL
-        raise ValueError("expected a path that can be followed") from None
-
-
-BOX_KEYS: Final[Mapping[str, Key]] = {
-    "name": Key(_text, REQUIRED),
-    "data_dir": Key(_path, REQUIRED),
-}
-RECEIVE_KEYS: Final[Mapping[str, Key]] = {
-    "host": Key(_address, "127.0.0.1"),
-    "port": Key(_whole(1, 65535), 11112),
-    "ae_title": Key(_ae_title, "RADBOX"),
-    "called_ae_check": Key(_flag, False),
-    "calling_ae": Key(_list_of(_ae_title), []),
-    "addresses": Key(_list_of(_network), []),
-    "max_associations": Key(_whole(1, 64), 10),
-    "network_timeout_s": Key(_seconds(1, 600), 30.0),
-    "pdu_bytes": Key(_whole(4 * KIB, MIB), 128 * KIB),
-    "quiet_time_s": Key(_seconds(0.1, 600), 10.0),
-    "max_object_bytes": Key(_whole(MIB, 4 * GIB - 1), GIB),
-    "min_free_bytes": Key(_whole(MIB, 2**50), 512 * MIB),
-    "processes": Key(_whole(1, 8), 2),
-}
-WORKER_KEYS: Final[Mapping[str, Key]] = {
-    "bundle": Key(_path, REQUIRED),
-    "backends": Key(_list_of(_text, 1), ["tflite", "onnxruntime"]),
-    "threads": Key(_whole(1, 64), 2),
-    "kernels": Key(_one_of("auto", "numpy", "reference"), "auto"),
-    "decode_timeout_s": Key(_seconds(1, 600), 30.0),
-    "decode_memory_bytes": Key(_whole(256 * MIB, 64 * GIB), 3 * GIB // 2),
-    "max_attempts": Key(_whole(1, 10), 3),
-    "poll_s": Key(_seconds(0.01, 10), 0.2),
-}
-WEB_KEYS: Final[Mapping[str, Key]] = {
-    "host": Key(_address, "127.0.0.1"),
-    "port": Key(_whole(1, 65535), 8080),
-}
-STORAGE_KEYS: Final[Mapping[str, Key]] = {
-    "clean_percent": Key(_whole(1, 99), 75),
-    "warn_percent": Key(_whole(1, 99), 90),
-    "retention_days": Key(_seconds(0, 36_500, "days"), 365.0),
-    "keep_studies": Key(_whole(0, 1_000_000), 200),
-    "quarantine_bytes": Key(_whole(0, 2**50), GIB),
-    "reserve_bytes": Key(_whole(MIB, 2**40), 64 * MIB),
-}
-UPDATE_KEYS: Final[Mapping[str, Key]] = {
-    "confirm": Key(_flag, True),
-    "shadow_cases": Key(_whole(0, 1000), 100),
-    "probation_cases": Key(_whole(1, 1000), 20),
-    "crash_limit": Key(_whole(1, 10), 2),
-    "slow_limit": Key(_whole(1, 1000), 3),
-}
-SECTIONS: Final[Mapping[str, Mapping[str, Key]]] = {
-    "": BOX_KEYS,
-    "receive": RECEIVE_KEYS,
-    "worker": WORKER_KEYS,
-    "web": WEB_KEYS,
-    "storage": STORAGE_KEYS,
-    "update": UPDATE_KEYS,
-}
+    hardware: Hardware
+    panel: Panel
+    grabber: Grabber
+    mqtt: Mqtt
+    printer: Printer
+    stick: Stick
 
 
 def load_board(path: Path) -> Board:
@@ -275,7 +201,19 @@ def parse_board(content: bytes, file: str) -> Board:
         web=Web(**section("web")),
         storage=Storage(**section("storage")),
         update=Update(**section("update")),
+        hardware=Hardware(**section("hardware")),
+        panel=Panel(**section("panel")),
+        grabber=Grabber(**section("grabber")),
+        mqtt=Mqtt(**section("mqtt")),
+        printer=Printer(**section("printer")),
+        stick=Stick(**section("stick")),
     )
+    _check_together(file, board)
+    return board
+
+
+def _check_together(file: str, board: Board) -> None:
+    """What two keys must not say together. Raises ConfigError."""
     if board.storage.reserve_bytes > board.receive.min_free_bytes:
         place = f"{file}: section [storage], key 'reserve_bytes'"
         limit = f"at most receive.min_free_bytes ({board.receive.min_free_bytes})"
@@ -283,7 +221,11 @@ def parse_board(content: bytes, file: str) -> Board:
             f"{place}: expected {limit}, else new images would take the room that the reserve gives back; "
             f"got {board.storage.reserve_bytes}"
         )
-    return board
+    if board.hardware.slow_c >= board.hardware.pause_c:
+        place = f"{file}: section [hardware], key 'slow_c'"
+        raise ConfigError(
+            f"{place}: expected less than pause_c ({board.hardware.pause_c:g}), got {board.hardware.slow_c:g}"
+        )
 
 
 def _section(file: str, name: str, table: object) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
-from edge.board import GIB, MIB, Board, Storage
+from edge.board import Board, Storage
+from edge.board_keys import GIB, MIB
 from edge.durable import DiskUse, disk_use
 
 Mark = Literal["calm", "clean", "warn", "refuse"]

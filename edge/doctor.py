@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge.board import MIB, Board
+from edge.board import Board
+from edge.board_keys import MIB
 from edge.bundle import Bundle, load_bundle
 from edge.disk_marks import in_words, mark
 from edge.durable import disk_use, remove, write_file

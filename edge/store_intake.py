@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from edge.store_base import StoreBase
 from edge.store_rows import Added, AddOutcome, InstanceFacts, StudyFacts
+from edge.store_schema import MODALITIES_KEPT
 
 
 class IntakePart(StoreBase):
@@ -44,6 +45,7 @@ class IntakePart(StoreBase):
             "UPDATE study SET last_instance_key = ?, arrived_age_s = ?, exported_age_s = NULL WHERE study_key = ?",
             *(instance_key, self._age_s(), study_key),
         )
+        self._heard(instance)
         # Bytes that lost their last row were about to be deleted; they are wanted again.
         self._db.all("DELETE FROM removal WHERE path = ?", instance.path)
         if study_key not in {key for _, key in known}:
@@ -52,6 +54,21 @@ class IntakePart(StoreBase):
             message = "an object came again under the same SOP Instance UID with other bytes; both are kept"
             self._event("intake.uid-conflict", message, study_key)
         return Added("conflict" if known else "stored", study_key)
+
+    def _heard(self, instance: InstanceFacts) -> None:
+        """This machine sent an image now. Only so many machines are remembered: the title is the sender's choice."""
+        age_s = self._age_s()
+        self._db.all(
+            "INSERT INTO modality VALUES (?, 1, ?, ?, ?, ?) ON CONFLICT (calling_ae) DO UPDATE SET "
+            "images = images + 1, last_age_s = excluded.last_age_s, last_monotonic_s = excluded.last_monotonic_s, "
+            "boot_id = excluded.boot_id",
+            *(instance.calling_ae, age_s, age_s, instance.received_monotonic_s, self._boot_id),
+        )
+        self._db.all(
+            "DELETE FROM modality WHERE calling_ae IN "
+            "(SELECT calling_ae FROM modality ORDER BY last_age_s DESC, rowid DESC LIMIT -1 OFFSET ?)",
+            MODALITIES_KEPT,
+        )
 
     def holds_object(self, path: str) -> bool:
         """True if any row names this object file."""

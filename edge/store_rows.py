@@ -6,11 +6,13 @@ people's eyes only. Paths are relative to the data folder.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 AddOutcome = Literal["stored", "duplicate", "conflict"]
 ServiceState = Literal["ok", "degraded", "paused"]
+Severity = Literal["info", "warning", "critical"]
 StudyState = Literal["receiving", "queued", "reading", "draft", "refused", "failed", "signed"]
 
 
@@ -173,3 +175,73 @@ class Removable:
     study_key: int
     idle_s: float
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class FactRow:
+    """What a service measured last. `monotonic_s` compares with `time.monotonic()` only in the boot named."""
+
+    name: str
+    value: dict[str, Any]
+    monotonic_s: float
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class ModalityRow:
+    """A sender, by its AE title. Ages are of the box, in seconds that it has run."""
+
+    calling_ae: str
+    images: int
+    first_age_s: float
+    last_age_s: float
+    last_monotonic_s: float
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class IssueFacts:
+    """Something wrong that a person can do something about; `subject` tells two of a kind apart ("" for one)."""
+
+    code: str
+    subject: str
+    severity: Severity
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class IssueRow:
+    """An open issue and since when. `put_off_until_age_s`: a person said "not now" until this age of the box."""
+
+    code: str
+    subject: str
+    severity: Severity
+    values: dict[str, Any]
+    since_monotonic_s: float
+    boot_id: str
+    since_age_s: float
+    since_unix_s: float
+    put_off_until_age_s: float
+
+
+@dataclass(frozen=True)
+class RequestRow:
+    """What a person asked for on the page or the panel. `code` is "" until it was answered."""
+
+    request_key: int
+    action: str
+    values: dict[str, Any]
+    code: str
+    message: str
+    monotonic_s: float
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class OutboxRow:
+    """A message that waits for the broker."""
+
+    outbox_key: int
+    topic: str
+    payload: str
+    retain: bool

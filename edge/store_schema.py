@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 STATES: Final = ("receiving", "queued", "reading", "draft", "refused", "failed", "signed")
 
@@ -35,6 +35,9 @@ TRANSITIONS: Final[dict[tuple[str, str], str]] = {
 REOPENING: Final = frozenset({"queued", "draft", "refused", "failed"})
 
 EVENTS_KEPT: Final = 10_000  # a sender that repeats an error for days must not fill the disk
+SAMPLES_KEPT: Final = 2016  # of each name: a week, one every five minutes
+REQUESTS_KEPT: Final = 1000
+MODALITIES_KEPT: Final = 200  # AE titles are the sender's choice
 
 _SINCE_2: Final = """
 CREATE TABLE signature (
@@ -56,6 +59,68 @@ CREATE TABLE box (
     age_s REAL NOT NULL,
     ticked_monotonic_s REAL NOT NULL,
     boot_id TEXT NOT NULL
+) STRICT;
+"""
+
+_SINCE_3: Final = """
+CREATE TABLE fact (
+    name TEXT PRIMARY KEY,
+    value_json TEXT NOT NULL,
+    monotonic_s REAL NOT NULL,
+    boot_id TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE tally (
+    name TEXT PRIMARY KEY,
+    total INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE sample (
+    sample_key INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    age_s REAL NOT NULL,
+    value REAL NOT NULL
+) STRICT;
+CREATE INDEX sample_by_name ON sample (name, sample_key);
+
+CREATE TABLE modality (
+    calling_ae TEXT PRIMARY KEY,
+    images INTEGER NOT NULL,
+    first_age_s REAL NOT NULL,
+    last_age_s REAL NOT NULL,
+    last_monotonic_s REAL NOT NULL,
+    boot_id TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE issue (
+    code TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    severity TEXT NOT NULL CHECK (severity IN ('info', 'warning', 'critical')),
+    values_json TEXT NOT NULL,
+    since_monotonic_s REAL NOT NULL,
+    boot_id TEXT NOT NULL,
+    since_age_s REAL NOT NULL,
+    since_unix_s REAL NOT NULL,
+    put_off_until_age_s REAL NOT NULL DEFAULT 0,
+    PRIMARY KEY (code, subject)
+) STRICT;
+
+CREATE TABLE request (
+    request_key INTEGER PRIMARY KEY AUTOINCREMENT,
+    action TEXT NOT NULL,
+    values_json TEXT NOT NULL,
+    code TEXT NOT NULL DEFAULT '',
+    message TEXT NOT NULL DEFAULT '',
+    monotonic_s REAL NOT NULL,
+    boot_id TEXT NOT NULL
+) STRICT;
+CREATE INDEX request_open ON request (request_key) WHERE code = '';
+
+CREATE TABLE outbox (
+    outbox_key INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    retain INTEGER NOT NULL
 ) STRICT;
 """
 
@@ -153,6 +218,7 @@ CREATE TABLE event (
 ) STRICT;
 """
     + _SINCE_2
+    + _SINCE_3
 )
 
 # From the version named to the next one. A database that was made new and one that was migrated are alike (tested).
@@ -166,4 +232,9 @@ ALTER TABLE reading ADD COLUMN content_sha256 TEXT NOT NULL DEFAULT '';
 CREATE UNIQUE INDEX one_current_reading ON reading (study_key) WHERE superseded = 0;
 """
     + _SINCE_2,
+    2: _SINCE_3
+    + """
+INSERT INTO modality
+SELECT calling_ae, count(*), 0.0, 0.0, max(received_monotonic_s), '' FROM instance GROUP BY calling_ae;
+""",
 }

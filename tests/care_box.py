@@ -7,7 +7,8 @@ import hashlib
 import time
 from pathlib import Path
 
-from edge.board import MIB, Board, load_board
+from edge.board import Board, load_board
+from edge.board_keys import MIB
 from edge.durable import locked, make_directory, write_file
 from edge.simulate.objects import encode_file
 from edge.store import InstanceFacts, Store, StudyFacts, object_path

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.board import SECTIONS, load_board, parse_board
+from edge.board import load_board, parse_board
+from edge.board_keys import SECTIONS
 from edge.errors import ConfigError
 
 MINIMAL = 'name = "test"\ndata_dir = "var/test"\n[worker]\nbundle = "models/bundles/chest"\n'

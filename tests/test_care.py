@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.board import GIB, MIB, Board
+from edge.board import Board
+from edge.board_keys import GIB, MIB
 from edge.care import service
 from edge.care.disk import CLEAN_AGAIN_S, Disk, words
 from edge.care.reserve import keep_reserve

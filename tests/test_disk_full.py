@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.board import MIB, Board
+from edge.board import Board
+from edge.board_keys import MIB
 from edge.care.disk import Disk
 from edge.care.fsck import check
 from edge.durable import make_directory, write_file

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge.__main__ import SERVICES, parser
-from edge.board import SECTIONS
+from edge.board_keys import SECTIONS
 from edge.toml import load_toml
 
 LEFT_OUT = {".venv", ".venv-train", "build", "var", "train", ".git", "node_modules"}
