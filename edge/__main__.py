@@ -51,7 +51,10 @@ SERVICES = {
     "receive": ("edge.intake.receive", "service: take studies in over DICOM"),
     "worker": ("edge.reading.worker", "service: read the studies that came in"),
     "web": ("edge.desk.web", "service: the page"),
-    "care": ("edge.care.service", "service: look after disk, age and reserve"),
+    "care": ("edge.care.service", "service: look after disk, heat, age, and what is wrong"),
+    "link": ("edge.link.service", "service: tell a broker how the box is, watch the printer"),
+    "panel": ("edge.care.panel.service", "service: the status panel on a serial line"),
+    "capture": ("edge.intake.capture", "service: take pictures from a frame grabber"),
 }
 
 
@@ -99,6 +102,7 @@ def parser() -> Parser:
     _bench_options(add("bench", _bench, "measure seconds for each stage and memory for each process"))
     _update_options(add("update", _update, "model updates: what is installed, check and install a stick, go back"))
     _fsck_options(add("fsck", _fsck, "compare database and files; rebuild rows from the spool"))
+    _json_option(add("selftest", _selftest, "prove that this box reads: kernels, every backend, storage, one study"))
     _backup_options(add("backup", _backup, "write an encrypted archive of the whole box, such as onto a stick"))
     _backup_options(add("restore", _restore, "restore such an archive into an empty data folder"))
     for name, (_module, summary) in SERVICES.items():
@@ -266,6 +270,10 @@ def _backup(parsed: Parsed) -> int:
 
 def _restore(parsed: Parsed) -> int:
     return _call("edge.care.restore", "main", _load_board(parsed), parsed.path, parsed.passphrase_file)
+
+
+def _selftest(parsed: Parsed) -> int:
+    return _call("edge.care.selftest", "main", _load_board(parsed), parsed.json)
 
 
 def _simulate(parsed: Parsed) -> int:

@@ -11,7 +11,8 @@ import errno
 import fcntl
 import hashlib
 import os
-import tempfile
+import secrets
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,23 @@ def _make_name_durable(folder: Path) -> None:
         _durable_folders.add((found.st_dev, found.st_ino))
 
 
+def file_mode(folder: Path) -> int:
+    """Of a new file: a folder with the set-group-ID bit is shared by the box's services, each a user of its own."""
+    return 0o660 if folder.stat().st_mode & stat.S_ISGID else 0o600
+
+
+def _open_temporary(folder: Path) -> tuple[int, Path]:
+    path = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(16)}{TEMPORARY_SUFFIX}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, file_mode(folder)), path
+
+
+def claim_name(path: Path) -> None:
+    """See that a file of that name is there, empty if it was not. Raises StorageFullError, StorageError."""
+    with _storage("making a file"):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, file_mode(path.parent)))
+
+
 class DurableFile:
     """A file that grows in a folder for temporary files and gets its name only once its bytes are on disk.
 
@@ -92,8 +110,7 @@ class DurableFile:
     def __init__(self, incoming: Path) -> None:
         """Open a temporary file in `incoming` (must exist, same file system as the final place)."""
         with _storage("opening a temporary file"):
-            self._handle, name = tempfile.mkstemp(TEMPORARY_SUFFIX, TEMPORARY_PREFIX, incoming)
-        self.path = Path(name)
+            self._handle, self.path = _open_temporary(incoming)
         self.size = 0
         self._digest = hashlib.sha256()
 
@@ -115,6 +132,11 @@ class DurableFile:
     def fileno(self) -> int:
         """The open descriptor, readable too (for mmap)."""
         return self._handle
+
+    def keep_private(self) -> None:
+        """Nobody but the owner may read it, whatever the folder shares."""
+        with _storage("protecting a file"):
+            os.fchmod(self._handle, 0o600)
 
     def commit(self, final: Path) -> None:
         """Make bytes and name durable; replaces a file of that name. Raises StorageFullError, StorageError."""
@@ -138,10 +160,12 @@ class DurableFile:
             self._handle = -1
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write `content` under the name `path`, whole or not at all. Raises StorageFullError, StorageError."""
     file = DurableFile(path.parent)
     try:
+        if private:
+            file.keep_private()
         file.write(content)
         file.commit(path)
     except StorageError:
@@ -152,14 +176,14 @@ def write_file(path: Path, content: bytes) -> None:
 def allocate(path: Path, size_bytes: int) -> None:
     """A file of `size_bytes` whose blocks are really taken, durable, or none. Raises StorageFullError, StorageError."""
     with _storage("opening a temporary file"):
-        handle, name = tempfile.mkstemp(TEMPORARY_SUFFIX, TEMPORARY_PREFIX, path.parent)
+        handle, temporary = _open_temporary(path.parent)
     try:
         with _storage("setting room aside"):
             os.posix_fallocate(handle, 0, size_bytes)
             os.fsync(handle)
-            Path(name).replace(path)
+            temporary.replace(path)
     except StorageError:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     finally:
         os.close(handle)
@@ -226,7 +250,8 @@ class Lock:
     def __init__(self, path: Path, *, create: bool = False) -> None:
         """Open `path`, not locked yet. Raises StorageError."""
         with _storage("opening a lock"):
-            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+            flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+            self._handle = os.open(path, flags, file_mode(path.parent) if create else 0)
 
     def acquire(self, *, shared: bool = False, wait_s: float | None = None) -> bool:
         """Take the lock; False if others kept it for `wait_s` seconds (None: wait as long as it takes)."""

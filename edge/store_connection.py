@@ -19,7 +19,7 @@ from typing import Any
 
 import apsw
 
-from edge.durable import free_bytes, fsync_directory, make_directory, remove
+from edge.durable import claim_name, free_bytes, fsync_directory, make_directory, remove
 from edge.errors import StorageError, StorageFullError, StoreError
 from edge.store_guard import Guard
 from edge.store_paths import RESERVE
@@ -66,6 +66,7 @@ class Connection:
 
     def _open(self) -> apsw.Connection:
         self._guard.check_whole()
+        claim_name(self._path)  # with SQLite's own mode no other service of the box could write
         with self._translated():
             db = apsw.Connection(str(self._path))
             db.set_busy_timeout(BUSY_TIMEOUT_MS)

@@ -209,3 +209,21 @@ def test_siblings_become_durable_with_one_sync(tmp_path: Path, monkeypatch: pyte
     assert synced == [tmp_path, tmp_path / "parent"]
     durable.make_directory(folders[2])
     assert len(synced) == 2, "its name is known to be durable"
+
+
+@pytest.mark.parametrize(("folder_mode", "expected"), [(0o700, 0o600), (0o2770, 0o660)])
+def test_a_file_is_private_unless_its_folder_is_shared(tmp_path: Path, folder_mode: int, expected: int) -> None:
+    """The services of a packaged box are different users of one group: set-group-ID on the data folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(folder_mode)
+    before = os.umask(0o007)
+    try:
+        durable.write_file(folder / "shared", b"x")
+        durable.write_file(folder / "private", b"x", private=True)
+        durable.claim_name(folder / "claimed")
+        durable.allocate(folder / "reserve", 4096)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == {"shared": expected, "private": 0o600, "claimed": expected, "reserve": expected}

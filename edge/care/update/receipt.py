@@ -48,7 +48,7 @@ def device_key(data_dir: Path) -> Ed25519PrivateKey:
             return Ed25519PrivateKey.from_private_bytes(stored)
     key = Ed25519PrivateKey.generate()
     durable.make_directory(path.parent)
-    durable.write_file(path, key.private_bytes_raw())
+    durable.write_file(path, key.private_bytes_raw(), private=True)
     return key
 
 
