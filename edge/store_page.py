@@ -7,6 +7,7 @@ import time
 
 from edge.store_base import StoreBase
 from edge.store_rows import EventRow, QuarantineRow, ServiceRow, ServiceState, StudyDetail, StudyFacts, StudySummary
+from edge.store_schema import STATES
 
 _SUMMARY = """
     SELECT s.study_key, s.study_instance_uid, s.patient_id, s.patient_name, s.accession_number, s.study_date,
@@ -57,6 +58,10 @@ class PagePart(StoreBase):
             conflicts=tuple(row for row in instances if row.conflict),
             superseded_reports=tuple(row[1] for row in readings if row[0] and row[1]),
         )
+
+    def study_counts(self) -> dict[str, int]:
+        """How many studies are in each state, 0 included."""
+        return {**dict.fromkeys(STATES, 0), **dict(self._db.all("SELECT state, count(*) FROM study GROUP BY state"))}
 
     def quarantine(self, limit: int = 100) -> list[QuarantineRow]:
         """Refused bytes, newest first."""

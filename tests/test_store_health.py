@@ -131,3 +131,11 @@ def test_of_a_retained_topic_only_the_newest_waits(store: Store) -> None:
     store.put_out("event", "once", False, 10)
     store.put_out("health", "new", True, 10)
     assert [(row.topic, row.payload) for row in store.outbox()] == [("event", "once"), ("health", "new")]
+
+
+def test_studies_are_counted_by_state(store: Store) -> None:
+    assert set(store.study_counts().values()) == {0}
+    _send(store, 1, "XRAY")
+    counts = store.study_counts()
+    assert counts.pop("receiving") == 1
+    assert set(counts.values()) == {0}
