@@ -112,11 +112,24 @@ def running(
     board = _with_ports(board)
     stop = stop or Stop()
     start = time.monotonic()
-    _say(f"starting the four services of board {board.name!r}; studies are kept in {_near(board.data_dir)}")
+    names = service_names(board)
+    _say(
+        f"starting the services {', '.join(names)} of board {board.name!r}; studies are kept in {_near(board.data_dir)}"
+    )
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(open_store(board.data_dir, key=database_key())))
         services = stack.enter_context(_services(board, options, verbose))
         yield Box(board, services, store, stop, start)
+
+
+def service_names(board: Board) -> tuple[str, ...]:
+    """The services that this board needs, in the order in which they start."""
+    wanted = {
+        "link": board.mqtt.host or board.printer.uri,
+        "panel": board.panel.device,
+        "capture": board.grabber.source,
+    }
+    return ("receive", "worker", "web", "care", *(name for name, configured in wanted.items() if configured))
 
 
 def _with_ports(board: Board) -> Board:
@@ -143,16 +156,13 @@ def _free_port(what: str, host: str, port: int, option: str) -> int:
 
 @contextlib.contextmanager
 def _services(board: Board, options: Sequence[str], verbose: bool) -> Iterator[tuple[Service, ...]]:
-    """The four services, stopped on leaving: SIGTERM, and SIGKILL for one that does not end."""
+    """The services, stopped on leaving: SIGTERM, and SIGKILL for one that does not end."""
     common = (*options, "--data-dir", str(board.data_dir), "--parent", str(os.getpid()))
+    ports = {"receive": board.receive.port, "web": board.web.port}
     services: list[Service] = []
     try:
-        for name, own in (
-            ("receive", ("--port", str(board.receive.port))),
-            ("worker", ()),
-            ("web", ("--port", str(board.web.port))),
-            ("care", ()),
-        ):
+        for name in service_names(board):
+            own = ("--port", str(ports[name])) if name in ports else ()
             services.append(_start(name, (*common, *own), verbose))
         yield tuple(services)
     finally:

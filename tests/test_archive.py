@@ -145,6 +145,7 @@ def test_parts_that_miss_or_do_not_belong() -> None:
     assert code_of([parts[0] + b"\0", *parts[1:]], SIZE) == "backup.cut"
 
 
+@pytest.mark.requirement("KEEP-09")
 def test_no_flipped_bit_passes() -> None:
     (whole,) = seal(content_of(CHUNK_BYTES // 2 + 1))
     size = CHUNK_BYTES // 2 + 1

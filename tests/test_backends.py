@@ -23,6 +23,7 @@ def bundle(root: Path) -> Bundle:
 
 
 @pytest.mark.parametrize("name", ["tflite", "onnxruntime"])
+@pytest.mark.requirement("READ-07")
 def test_a_backend_passes_the_golden_case(bundle: Bundle, name: str) -> None:
     encoder = load_backend(name, bundle, 1)
     errors = check_golden(encoder.run, encoder.emission, bundle)
@@ -106,6 +107,7 @@ def test_a_child_that_dies_or_hangs_is_told_apart(bundle: Bundle, monkeypatch: p
     assert caught.value.code == "backend.hung"
 
 
+@pytest.mark.requirement("READ-07")
 def test_wrong_numbers_fail_the_golden_case(bundle: Bundle) -> None:
     encoder = load_backend("tflite", bundle, 1)
 

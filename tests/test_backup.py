@@ -67,6 +67,7 @@ def fresh(tmp_path: Path) -> Board:
 # --- there and back ---
 
 
+@pytest.mark.requirement("KEEP-09")
 def test_all_comes_back(box: Board, stick: Path, fresh: Board) -> None:
     before = files_of(box.data_dir)
     assert save(box, stick / "a.rbk")
@@ -80,6 +81,7 @@ def test_all_comes_back(box: Board, stick: Path, fresh: Board) -> None:
     )
 
 
+@pytest.mark.requirement("KEEP-09")
 def test_nothing_readable_lies_on_the_stick(box: Board, stick: Path) -> None:
     save(box, stick / "a.rbk")
     content = (stick / "a.rbk").read_bytes()

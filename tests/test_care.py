@@ -319,6 +319,7 @@ def test_files_that_are_gone_are_noticed_at_the_start(tmp_path: Path, quick: Non
         assert "names 2 images" in store.events()[0].message
 
 
+@pytest.mark.requirement("KEEP-08")
 def test_a_database_found_damaged_is_rebuilt_under_the_other_services(tmp_path: Path, quick: None) -> None:
     with closing(open_store(tmp_path)) as store:
         paths = [put_object(tmp_path, store, seed)[1] for seed in range(6)]
@@ -359,6 +360,7 @@ def test_a_key_that_is_not_at_hand_is_no_damage(tmp_path: Path, quick: None) -> 
     assert not (tmp_path / KEPT_ASIDE).exists()
 
 
+@pytest.mark.requirement("KEEP-06")
 def test_no_wall_clock_in_care() -> None:
     """What is old is decided by running time alone."""
     sources = [*(ROOT / "edge" / "care").glob("*.py"), ROOT / "edge" / "disk_marks.py"]

@@ -98,6 +98,7 @@ def test_wrong_use_is_told_and_exits_2(line: list[str], capsys: pytest.CaptureFi
     assert "usage: radbox" in capsys.readouterr().err
 
 
+@pytest.mark.requirement("INST-03")
 def test_unknown_key_stops_the_start_with_one_sentence(board: Path) -> None:
     board.write_text(board.read_text().replace("[web]", "[web]\ncolour = 1"))
     for service in SERVICES:
@@ -190,6 +191,7 @@ def test_output_cut_off_is_no_traceback(board: Path) -> None:
     process.stderr.close()
 
 
+@pytest.mark.requirement("INST-03")
 def test_doctor_on_a_box_without_a_bundle(
     board: Path, tmp_path: Path, free_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def _compose(bundle: Bundle, seen: Observed) -> Report:
 EFFUSION = CodedFinding("effusion", "left", "lower", "present")
 
 
+@pytest.mark.requirement("READ-02")
 def test_both_readers_agree_and_it_is_stated(bundle: Bundle) -> None:
     report = _compose(bundle, _seen(bundle, EFFUSION, effusion=2.0))
     (statement,) = report.statements
@@ -77,6 +78,7 @@ def test_evidence_lies_on_the_whole_picture(bundle: Bundle) -> None:
     assert max(max(row) for row in evidence.grid) == 255
 
 
+@pytest.mark.requirement("READ-02")
 def test_decoder_alone_or_classifier_alone_is_a_disagreement(bundle: Bundle) -> None:
     report = _compose(bundle, _seen(bundle, EFFUSION, mass=2.0))
     assert report.statements == ()
@@ -84,6 +86,7 @@ def test_decoder_alone_or_classifier_alone_is_a_disagreement(bundle: Bundle) -> 
     assert report.absent == ("cardiomegaly",)
 
 
+@pytest.mark.requirement("READ-02")
 def test_a_finding_that_is_not_offered_is_never_stated(bundle: Bundle) -> None:
     said = CodedFinding("pneumonia", "right", "lower", "present")
     report = _compose(bundle, _seen(bundle, said, pneumonia=4.0))

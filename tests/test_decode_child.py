@@ -84,6 +84,7 @@ def test_errors_of_the_reader_come_through(decoder: Decoder, tmp_path: Path) -> 
     assert code_of(decoder, tmp_path / "absent") == "storage.failed"
 
 
+@pytest.mark.requirement("READ-06")
 def test_a_crash_is_an_error_and_the_next_file_is_read(decoder: Decoder, good: Path, stuck: Path) -> None:
     decoder.start()
     pid = decoder.pid
@@ -113,6 +114,7 @@ def test_a_child_that_died_between_files_is_replaced_without_an_error(decoder: D
     assert len(decoder.read(good)) == 1
 
 
+@pytest.mark.requirement("READ-06")
 def test_a_hang_ends_at_the_timeout(good: Path, stuck: Path) -> None:
     with Decoder(timeout_s=0.3) as decoder:
         decoder.start()
@@ -133,6 +135,7 @@ def test_a_child_that_has_grown_is_retired(good: Path, monkeypatch: pytest.Monke
         assert len(decoder.read(good)) == 1
 
 
+@pytest.mark.requirement("READ-06")
 def test_memory_is_limited(tmp_path: Path, good: Path) -> None:
     big = save(image_object(np.zeros((5000, 5000), np.uint16)), tmp_path / "big.dcm")
     with Decoder(timeout_s=20.0, memory_bytes=80 * 1024 * 1024) as decoder:

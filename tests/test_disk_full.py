@@ -116,6 +116,7 @@ def test_the_database_writes_on_when_the_last_byte_is_taken(disk: Path) -> None:
     assert check(data_dir, None, True).clean
 
 
+@pytest.mark.requirement("RCV-04")
 def test_a_full_disk_refuses_images_and_loses_none(disk: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RADBOX_DATA_DIR", str(disk / "data"))
     receiver = ReceiverProcess(tmp_path, min_free_bytes=MIN_FREE_BYTES)

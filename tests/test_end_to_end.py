@@ -130,6 +130,7 @@ def test_the_page_shows_the_draft(box: Box, drafted: StudySummary, page: Page) -
     assert image.evaluate("i => i.complete && i.naturalWidth") == 1024
 
 
+@pytest.mark.requirement("READ-03")
 def test_every_statement_has_its_evidence_on_the_page(box: Box, drafted: StudySummary, page: Page) -> None:
     report = from_json(drafted.report_json)
     assert "edema" in {s.finding for s in report.statements}
@@ -159,6 +160,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize(("name", "expected"), EXPECTED.items())
+@pytest.mark.requirement("READ-01")
 def test_real_files_are_read_or_refused_with_their_reason(
     box: Box, shared_data: Path, page: Page, name: str, expected: tuple[str, str]
 ) -> None:
@@ -186,6 +188,7 @@ def test_dcmsend_takes_compressed_files_too(box: Box, shared_data: Path) -> None
     assert "Success" in said
 
 
+@pytest.mark.requirement("RCV-03")
 def test_a_truncated_object_is_quarantined_and_the_page_says_why(box: Box, shared_data: Path, page: Page) -> None:
     path = shared_data / "dicom" / "MR_truncated.dcm"
     (result,) = send([path], box.board.receive.host, box.board.receive.port, box.board.receive.ae_title)
@@ -197,6 +200,7 @@ def test_a_truncated_object_is_quarantined_and_the_page_says_why(box: Box, share
     assert row.code in page.inner_text("body")
 
 
+@pytest.mark.requirement("SEC-01")
 def test_nothing_about_the_patient_is_logged(box: Box, drafted: StudySummary) -> None:
     said = "\n".join(line for service in box.services for line in service.log)
     assert said

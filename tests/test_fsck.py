@@ -227,6 +227,7 @@ def overwrite(box: Path, table: str) -> None:
     (box / DATABASE).write_bytes(content)
 
 
+@pytest.mark.requirement("KEEP-08")
 def test_a_lost_database_is_made_anew_from_the_spool(box: Path) -> None:
     with studies(box) as before:
         pass
@@ -250,6 +251,7 @@ def test_a_lost_database_is_made_anew_from_the_spool(box: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["study", "instance", "reading", "event", "sqlite_sequence"])
+@pytest.mark.requirement("KEEP-08")
 def test_a_damaged_database_keeps_what_was_signed(box: Path, table: str) -> None:
     with studies(box) as before:
         signed = next(one for one in before.values() if one.state == "signed")

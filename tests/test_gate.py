@@ -53,6 +53,7 @@ def test_a_chest_by_its_header_passes(modality: str | None, body_part: str | Non
     ("modality", "said"),
     [("US", "ultrasound"), ("CT", "CT image"), ("MR", "MR image"), ("NM", "nuclear medicine"), ("MG", "mammogram")],
 )
+@pytest.mark.requirement("READ-01")
 def test_other_modalities_are_named_in_words(modality: str, said: str) -> None:
     refusal = gate.check_header(radiograph(modality=modality, body_part="CHEST"))
     assert code(refusal) == "gate.modality"
@@ -82,6 +83,7 @@ def test_an_unknown_modality_is_quoted_without_its_odd_characters() -> None:
         "KUB",
     ],
 )
+@pytest.mark.requirement("READ-01")
 def test_other_body_parts(body_part: str) -> None:
     assert code(gate.check_header(radiograph(modality="CR", body_part=body_part))) == "gate.body-part"
 

@@ -49,6 +49,7 @@ def make_stick(box: Box, path: Path, version: int, bundle: Path = BUNDLE, **opti
     return hashlib.sha256(targets.read_bytes()).hexdigest()
 
 
+@pytest.mark.requirement("UPD-03")
 def test_an_update_is_tested_taken_and_told(box: Box, tmp_path: Path) -> None:
     slot = make_stick(box, tmp_path / "stick", 1, label="0.2.0")
     result = box.install(tmp_path / "stick")
@@ -87,6 +88,7 @@ def test_a_model_that_does_not_run_is_not_taken(box: Box, tmp_path: Path) -> Non
     assert "tflite" in result.detail
 
 
+@pytest.mark.requirement("UPD-03")
 def test_a_model_with_wrong_numbers_is_not_taken(box: Box, tmp_path: Path) -> None:
     weights = bytearray((BUNDLE / "decoder.safetensors").read_bytes())
     weights[8:40] = b"\0" * 32
@@ -308,6 +310,7 @@ class _CutError(BaseException):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
+@pytest.mark.requirement("UPD-05")
 def test_a_cut_after_any_write_leaves_a_working_box_and_the_next_try_succeeds(
     box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def receive(root: Path) -> Receive:
     return load_board(root / "board_configs" / "sim.toml").receive
 
 
+@pytest.mark.requirement("RCV-05")
 def test_who_may_associate(receive: Receive) -> None:
     assert policy.check(receive, "192.168.1.7", "ANY", "ANY", [1]) is None
     strict = dataclasses.replace(
@@ -133,6 +134,7 @@ def test_big_endian_and_deflated() -> None:
         assert caught.value.code == code
 
 
+@pytest.mark.requirement("RCV-06")
 def test_a_deflate_bomb_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.intake.elements.INFLATED_LIMIT_BYTES", 2**20)
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
@@ -186,6 +188,7 @@ def test_chroma_subsampling_is_not_taken_for_missing_pixels() -> None:
     assert caught.value.code == "dicom.pixels-cut"
 
 
+@pytest.mark.requirement("RCV-03")
 def test_answers_fit_their_elements() -> None:
     for answer in [*REFUSALS.values(), *FAULTS.values()]:
         assert 0 < len(answer.comment) <= 64

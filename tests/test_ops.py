@@ -79,6 +79,7 @@ def test_self_attention_matches_numpy_at_every_position(native, width, heads, sc
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
 @pytest.mark.parametrize("image_tokens", [1, 5, 256])
 @pytest.mark.parametrize(("width", "heads"), WIDTHS_AND_HEADS)
+@pytest.mark.requirement("READ-07")
 def test_cross_attention_matches_numpy(native, width, heads, image_tokens, scale):
     a, query, gate = random(1, 3, width, scale=scale)
     keys, values = random(2, 2, image_tokens, width, scale=scale)

@@ -41,6 +41,7 @@ def test_figures() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("area", "cuts"), SUBJECTS.items())
+@pytest.mark.requirement("RCV-01")
 def test_nothing_acknowledged_is_lost_when_the_power_goes(area: str, cuts: int, root: Path) -> None:
     if why := missing():
         pytest.skip(why)

@@ -99,6 +99,7 @@ def another_boot(board: Board) -> None:
 # --- what counts ---
 
 
+@pytest.mark.requirement("UPD-03")
 def test_good_cases_end_the_trial_and_the_outcome_is_told(slots: Slots, store: Store, probation: Probation) -> None:
     for good in (1, 2):
         probation.read(FAST, 1)
@@ -121,6 +122,7 @@ def test_a_study_that_never_reached_the_model_says_nothing(slots: Slots, probati
     assert slots.read() == before
 
 
+@pytest.mark.requirement("UPD-04")
 def test_slow_cases_roll_back_by_the_budget_of_this_board(
     board: Board, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +320,7 @@ def test_a_model_that_breaks_on_studies_is_rolled_back_and_they_are_read(
     assert f'"{FACTORY}"' in detail.report_json
 
 
+@pytest.mark.requirement("UPD-04")
 def test_a_model_that_kills_the_worker_is_rolled_back_and_the_study_is_read(
     board: Board, store: Store, slots: Slots
 ) -> None:

@@ -63,6 +63,7 @@ def test_echo(receiver: ReceiverProcess) -> None:
     association.release()
 
 
+@pytest.mark.requirement("RCV-02")
 def test_stored_as_received(receiver: ReceiverProcess) -> None:
     ds = radiograph(1)
     association = receiver.associate(PLAIN, calling_ae="CR_ROOM1")
@@ -115,6 +116,7 @@ def test_dcmsend_of_everything_it_can_read(receiver: ReceiverProcess, shared_dat
         ("-xr", "emri_small_RLE", "1.2.840.10008.1.2.5"),
     ],
 )
+@pytest.mark.requirement("RCV-02")
 def test_storescu_in_every_transfer_syntax(
     receiver: ReceiverProcess, shared_data: Path, tmp_path: Path, option: str, name: str, transfer_syntax: str
 ) -> None:
@@ -127,6 +129,7 @@ def test_storescu_in_every_transfer_syntax(
     assert stored.PixelData == ds.PixelData
 
 
+@pytest.mark.requirement("RCV-02")
 def test_syntaxes_and_classes_nobody_knows(receiver: ReceiverProcess, shared_data: Path) -> None:
     htj2k = pydicom.dcmread(shared_data / "dicom" / "HTJ2KLossless_08_RGB.dcm")
     htj2k.StudyInstanceUID = generate_uid(entropy_srcs=["htj2k"])
@@ -148,6 +151,7 @@ def test_syntaxes_and_classes_nobody_knows(receiver: ReceiverProcess, shared_dat
     assert only_row_of(receiver, unknown_syntax.SOPInstanceUID)[0].transfer_syntax_uid == "1.2.3.4.5.6.7"
 
 
+@pytest.mark.requirement("RCV-07")
 def test_the_same_object_again_is_no_error(receiver: ReceiverProcess, tmp_path: Path) -> None:
     ds = radiograph(4)
     ds.save_as(tmp_path / "sent.dcm", enforce_file_format=True)
@@ -158,6 +162,7 @@ def test_the_same_object_again_is_no_error(receiver: ReceiverProcess, tmp_path: 
     assert len(rows_of(receiver, ds.SOPInstanceUID)) == 1
 
 
+@pytest.mark.requirement("RCV-07")
 def test_the_same_uid_with_other_bytes_is_kept_apart(receiver: ReceiverProcess) -> None:
     first, second = radiograph(5), radiograph(6)
     for keyword in ("SOPInstanceUID", "StudyInstanceUID", "PatientID"):

@@ -65,6 +65,7 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
     return bytes(edited) or b"\0"  # without a byte a sender sends no data set at all
 
 
+@pytest.mark.requirement("RCV-06")
 def test_mutated_objects_over_a_real_association(tmp_path: Path) -> None:
     chance = random.Random(4711)
     ds = original()

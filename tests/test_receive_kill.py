@@ -66,6 +66,7 @@ def kill_one_process(receiver: ReceiverProcess, chance: random.Random) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kill", "sends"), [(kill_everything, 500), (kill_one_process, 250)])
+@pytest.mark.requirement("RCV-01")
 def test_nothing_acknowledged_is_lost(
     tmp_path: Path, kill: Callable[[ReceiverProcess, random.Random], None], sends: int
 ) -> None:

@@ -47,6 +47,7 @@ def rejection(receiver: ReceiverProcess, **titles: str) -> tuple[int, int, int] 
     return answer.result, answer.result_source, answer.diagnostic
 
 
+@pytest.mark.requirement("RCV-05")
 def test_ae_title_rules(tmp_path: Path) -> None:
     with ReceiverProcess(tmp_path, called_ae_check=True, calling_ae=["CR1", "US1"]) as receiver:
         assert rejection(receiver, calling_ae="CR1") is None
@@ -58,6 +59,7 @@ def test_ae_title_rules(tmp_path: Path) -> None:
         receiver.dcmtk("echoscu", "-aet", "US1")
 
 
+@pytest.mark.requirement("RCV-05")
 def test_address_rule_and_limit_of_associations(tmp_path: Path) -> None:
     with ReceiverProcess(tmp_path, addresses=["10.0.0.0/8"]) as receiver:
         assert rejection(receiver) == (1, 1, 1)
@@ -97,6 +99,7 @@ def test_over_the_size_limit_nothing_stays(receiver: ReceiverProcess) -> None:
     assert "intake.too-large" in [event.code for event in receiver.store().events()]
 
 
+@pytest.mark.requirement("RCV-04")
 def test_below_the_free_space_limit(tmp_path: Path) -> None:
     with ReceiverProcess(tmp_path, min_free_bytes=2**50) as receiver:
         association = receiver.associate(PLAIN)
@@ -138,6 +141,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(mount)], check=True)
 
 
+@pytest.mark.requirement("RCV-04")
 def test_a_disk_that_really_fills_up(small_disk: Path) -> None:
     with ReceiverProcess(small_disk) as receiver:
         store = receiver.store()
@@ -201,6 +205,7 @@ def put(keyword: str, value: object) -> Callable[[Dataset], object]:
         pytest.param(b"\x00" * 1000, 0xA900, "dicom.no-sop-uid", id="zeros"),
     ],
 )
+@pytest.mark.requirement("RCV-03")
 def test_broken_objects_are_quarantined_with_the_reason(
     receiver: ReceiverProcess, content: bytes, status: int, code: str
 ) -> None:
@@ -258,6 +263,7 @@ def test_a_context_without_transfer_syntax_is_rejected(receiver: ReceiverProcess
         random.Random(1).randbytes(5000),
     ],
 )
+@pytest.mark.requirement("RCV-06")
 def test_hostile_bytes(receiver: ReceiverProcess, content: bytes) -> None:
     assert talk(receiver, content)[:1] in (b"", b"\x03", b"\x07")
     receiver.dcmtk("echoscu")

@@ -194,6 +194,7 @@ def test_impression():
     assert "do not agree on pneumothorax" in disputed[0].text
 
 
+@pytest.mark.requirement("READ-03")
 def test_doubts_are_said_in_words_with_the_rules_that_raised_them():
     doubtful = [line for line in findings_lines(mixed()) if line.doubtful]
     assert [line.finding for line in doubtful] == ["effusion"]
@@ -202,6 +203,7 @@ def test_doubts_are_said_in_words_with_the_rules_that_raised_them():
     assert text.count("[DOUBTFUL: the evidence lies on another side") == 2  # under Findings and in the impression
 
 
+@pytest.mark.requirement("READ-04")
 def test_draft_until_signed():
     assert render_title(mixed()).startswith("DRAFT - NOT SIGNED")
     assert "Nobody has checked or signed it" in render_text(mixed(), GRAPH)

@@ -48,6 +48,7 @@ def keys(store: Store) -> set[int]:
     return {row.study_key for row in store.studies()}
 
 
+@pytest.mark.requirement("KEEP-07")
 def test_only_what_is_exported_settled_and_expired_goes(tmp_path: Path, store: Store) -> None:
     gone, gone_path = put_expired(tmp_path, store, 1)
     waiting, _ = put_object(tmp_path, store, 2)
@@ -222,6 +223,7 @@ print(answers["stored"], answers["duplicate"], answers["refused"])
 
 
 @pytest.mark.parametrize("rename", ["inside", "outside"])
+@pytest.mark.requirement("KEEP-07")
 def test_two_processes_one_takes_in_what_the_other_removes(tmp_path: Path, store: Store, rename: str) -> None:
     """`inside`: renamed under the lock. `outside`: renamed before, looked at again under the lock, or refused."""
     command = [sys.executable, "-c", RECEIVER, str(tmp_path), rename, "1.5"]

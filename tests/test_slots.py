@@ -201,6 +201,7 @@ def test_a_new_box_runs_the_factory_model(box: Box) -> None:
     assert (slot, bundle.path, passed_over) == (FACTORY, BUNDLE, ())
 
 
+@pytest.mark.requirement("UPD-01")
 def test_a_slot_opens_by_its_signed_metadata(box: Box, tmp_path: Path) -> None:
     slot = fill(box, tmp_path, 1)
     set_active(box, slot)
@@ -224,6 +225,7 @@ def test_a_damaged_state_halts_nothing_and_says_so(box: Box, content: bytes) -> 
 
 
 @pytest.mark.parametrize("name", ["decoder.safetensors", "manifest.json", "card.md", "targets.json"])
+@pytest.mark.requirement("UPD-05")
 def test_a_damaged_slot_is_passed_over(box: Box, tmp_path: Path, name: str) -> None:
     first, second = fill(box, tmp_path, 1), fill(box, tmp_path, 2)
     set_active(box, second, first)
@@ -244,6 +246,7 @@ def test_a_missing_slot_and_a_missing_file_are_passed_over(box: Box, tmp_path: P
     assert [error.code for _, error in passed_over] == ["bundle.missing", "bundle.file-missing"]
 
 
+@pytest.mark.requirement("UPD-02")
 def test_revoked_and_too_old_models_do_not_open(box: Box, tmp_path: Path) -> None:
     slot = fill(box, tmp_path, 1, epoch=1)
     offer = box.slots.offer(slot)

@@ -174,6 +174,7 @@ ATTACKS: list[tuple[str, Callable[[Path], object]]] = [
 
 
 @pytest.mark.parametrize(("code", "attack"), ATTACKS, ids=[f"{i}-{code}" for i, (code, _) in enumerate(ATTACKS)])
+@pytest.mark.requirement("UPD-06")
 def test_a_hostile_stick_is_refused(
     top: Path, organisation: Organisation, code: str, attack: Callable[[Path], object]
 ) -> None:

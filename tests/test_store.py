@@ -80,6 +80,7 @@ def test_same_instance_twice_is_one_row(store: Store) -> None:
     assert store.events() == []
 
 
+@pytest.mark.requirement("RCV-07")
 def test_same_uid_with_other_bytes_is_kept_apart_and_reported(store: Store) -> None:
     key = reading(store)
     store.finish_draft(key, "{}", "", {})
@@ -184,6 +185,7 @@ def test_fail_retries_as_often_as_allowed(store: Store) -> None:
     assert (detail.state, detail.code, detail.message) == ("failed", "worker.slow", "too slow")
 
 
+@pytest.mark.requirement("READ-05")
 def test_only_the_tables_transitions_happen(store: Store) -> None:
     key = queued(store)
     for wrong in (
@@ -256,6 +258,7 @@ def test_events_do_not_grow_for_ever(store: Store, monkeypatch: pytest.MonkeyPat
     assert [event.message for event in store.events()] == ["5", "4", "3"]
 
 
+@pytest.mark.requirement("READ-05")
 def test_many_claimers_one_claim(tmp_path: Path, store: Store) -> None:
     for number in range(8):
         store.add_instance(StudyFacts(f"1.{number}"), instance(f"{number}"))
@@ -283,6 +286,7 @@ def test_one_store_serves_many_threads(store: Store) -> None:
     assert outcomes.count("duplicate") == 40
 
 
+@pytest.mark.requirement("RCV-01")
 def test_rows_survive_and_are_durable_by_settings(tmp_path: Path, store: Store) -> None:
     key = queued(store)
     again = open_store(tmp_path)
@@ -293,6 +297,7 @@ def test_rows_survive_and_are_durable_by_settings(tmp_path: Path, store: Store) 
     assert version >= (3, 51, 3), "an older SQLite damages WAL databases that two processes write"
 
 
+@pytest.mark.requirement("SEC-07")
 def test_at_rest_key(tmp_path: Path) -> None:
     store = open_store(tmp_path, key=b"k" * 32)
     store.add_instance(STUDY, instance("1"))
@@ -307,6 +312,7 @@ def test_at_rest_key(tmp_path: Path) -> None:
         assert caught.value.code == "store.key"
 
 
+@pytest.mark.requirement("SEC-07")
 def test_key_comes_from_systemds_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     assert database_key() is None

@@ -222,6 +222,7 @@ def test_a_disk_that_stays_full_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step_s", [50 * 365.25 * 86400, -50 * 365.25 * 86400])
+@pytest.mark.requirement("KEEP-06")
 def test_a_clock_that_jumps_by_fifty_years_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: float
 ) -> None:

@@ -88,6 +88,7 @@ def test_the_factory_root_is_a_root(root: Path) -> None:
 
 @given(st.sets(st.integers(0, 6), max_size=5), st.booleans())
 @settings(max_examples=40, deadline=None)
+@pytest.mark.requirement("UPD-01")
 def test_two_different_release_keys_are_needed(
     office: Organisation, targets: bytes, who: set[int], twice: bool
 ) -> None:
@@ -137,6 +138,7 @@ def compact(document: Json) -> bytes:
 # Damage.
 
 
+@pytest.mark.requirement("UPD-01")
 def test_no_changed_byte_is_believed(office: Organisation, targets: bytes) -> None:
     """One byte changed at every place, in one way that goes through all bits: refused, or the same signed content."""
     honest = verify_targets(office.root, targets)
@@ -246,6 +248,7 @@ def test_signed_nonsense_is_refused(
         *("CARD.md", "targets.json", "Targets.JSON", "MANIFE~1.JSO", "c:x"),
     ],
 )
+@pytest.mark.requirement("UPD-06")
 def test_only_plain_names_are_ever_opened(office: Organisation, targets: bytes, name: str) -> None:
     document = changed(office, targets, lambda s: s["targets"].update({name: s["targets"]["card.md"]}))
     assert code_of(lambda: verify_targets(office.root, document)) == "update.path"
@@ -349,6 +352,7 @@ FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 @pytest.mark.parametrize("year", [1970, 2090])
 @pytest.mark.parametrize("how", ["patched", "faketime"])
+@pytest.mark.requirement("UPD-02")
 def test_no_clock_can_stop_an_update(
     office: Organisation, targets: bytes, how: str, year: int, tmp_path: Path, root: Path
 ) -> None:

@@ -234,6 +234,7 @@ MATRIX: list[tuple[str, str, Attack]] = [
 
 
 @pytest.mark.parametrize(("code", "attack"), [line[1:] for line in MATRIX], ids=[line[0] for line in MATRIX])
+@pytest.mark.requirement("UPD-02")
 def test_the_attack_is_refused_and_told_and_changes_nothing(
     box: Box, tmp_path: Path, code: str, attack: Attack
 ) -> None:
@@ -280,6 +281,7 @@ print(time.localtime().tm_year, install(board, open_store(data_dir), stick).outc
 
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed")
 @pytest.mark.parametrize("date", ["1970-01-02 00:00:00", "2090-06-01 12:00:00"])
+@pytest.mark.requirement("KEEP-06")
 def test_no_clock_keeps_an_honest_update_out(box: Box, tmp_path: Path, date: str) -> None:
     make(box, tmp_path / "stick")
     environment = {

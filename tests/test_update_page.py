@@ -286,6 +286,7 @@ def test_a_failure_is_told_on_the_list_until_somebody_took_note(
 # --- who may not ---
 
 
+@pytest.mark.requirement("SEC-05")
 def test_only_a_press_on_the_boxs_own_page_counts(client: httpx.Client, slots: Slots, store: Store, new: str) -> None:
     slots.change(waiting(new))
     before, told = slots.read(), codes(store)
@@ -327,6 +328,7 @@ def test_only_a_press_on_the_boxs_own_page_counts(client: httpx.Client, slots: S
 FORM = "application/x-www-form-urlencoded"
 
 
+@pytest.mark.requirement("SEC-05")
 def test_another_process_of_the_page_has_another_token(board: Board, slots: Slots, new: str) -> None:
     slots.change(waiting(new))
     tokens = set()

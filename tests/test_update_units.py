@@ -155,6 +155,7 @@ def test_a_disk_inside_the_box_is_refused(tmp_path: Path, loops: ExitStack) -> N
 
 
 @needs_devices
+@pytest.mark.requirement("UPD-06")
 def test_a_stick_is_mounted_safely_and_written_for_the_receipt_alone(
     tmp_path: Path, board_file: Path, loops: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,6 +218,7 @@ def picture(answer: httpx.Response) -> np.ndarray:
     return decoded
 
 
+@pytest.mark.requirement("READ-03")
 def test_evidence_lies_where_the_map_says(page: httpx.Client, stocked: Stocked) -> None:
     key = stocked.keys["draft"]
     film = picture(page.get(f"/study/{key}/image.png"))
@@ -304,6 +305,7 @@ def test_every_answer_carries_the_security_headers(page: httpx.Client, stocked: 
         assert "server" not in headers
 
 
+@pytest.mark.requirement("SEC-02")
 def test_pages_hold_nothing_inline_and_nothing_from_elsewhere(page: httpx.Client) -> None:
     for path in PAGES:
         html = page.get(path).text
@@ -315,6 +317,7 @@ def test_pages_hold_nothing_inline_and_nothing_from_elsewhere(page: httpx.Client
         assert not re.search(r"https?://|@import|url\(", content)
 
 
+@pytest.mark.requirement("SEC-06")
 def test_a_foreign_host_gets_nothing(page: httpx.Client) -> None:
     answer = page.get("/", headers={"Host": "evil.example"})
     assert answer.status_code == 421
@@ -330,6 +333,7 @@ def test_other_methods_are_refused_in_plain_words(page: httpx.Client, method: st
     assert "GET" in answer.headers["allow"]
 
 
+@pytest.mark.requirement("SEC-01")
 def test_an_error_never_shows_patient_data(
     own: tuple[Stocked, httpx.Client],
     monkeypatch: pytest.MonkeyPatch,
@@ -372,6 +376,7 @@ def test_a_store_that_refuses_is_503_with_its_code(
     assert "The images are safe" in answer.text
 
 
+@pytest.mark.requirement("SEC-01")
 def test_healthz_tells_the_worst_state_and_no_patient(page: httpx.Client) -> None:
     answer = page.get("/healthz")
     health = json.loads(answer.text)

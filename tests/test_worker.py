@@ -59,6 +59,7 @@ def _phantom(seed: int) -> tuple[bytes, str, str]:
     return encode_file(dataset), str(dataset.StudyInstanceUID), str(dataset.SOPInstanceUID)
 
 
+@pytest.mark.requirement("READ-04")
 def test_a_study_becomes_a_draft_with_its_image_marked(board: Board, store: Store) -> None:
     key = put(board, store, *_phantom(1))
     with _working(board):
@@ -147,6 +148,7 @@ def test_bytes_that_are_no_image_are_refused_and_the_next_study_is_read(board: B
     assert detail.code.startswith("dicom.")
 
 
+@pytest.mark.requirement("READ-05")
 def test_a_study_that_a_dead_worker_left_is_read_once(board: Board, store: Store) -> None:
     key = put(board, store, *_phantom(6))
     claimed = store.claim_next("dead")
@@ -176,6 +178,7 @@ def test_a_missing_file_fails_the_study_after_its_tries_and_blocks_nothing(
     assert detail.attempt == board.worker.max_attempts
 
 
+@pytest.mark.requirement("READ-01")
 def test_noise_is_refused_in_words(board: Board, store: Store) -> None:
     pixels = np.random.default_rng(0).random((400, 400)).astype(np.float32)
     phantom = make_phantom(PhantomOptions(seed=9, size=400, detail="fast"))
