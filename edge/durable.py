@@ -160,6 +160,39 @@ class DurableFile:
             self._handle = -1
 
 
+class Mark:
+    """A small file that says what a process is at: overwritten in place and never synced, so that it costs nothing.
+
+    It outlives the process, not the machine. `left` is what an earlier process left there, whole. Behind the
+    `size_bytes` of the record lies what else was written to `fileno()`, such as by a fault handler.
+    """
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        """Open, or create, and empty the file. Raises StorageError."""
+        self._size_bytes = size_bytes
+        with _storage("opening a mark"):
+            self.left = path.read_bytes() if path.exists() else b""
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            os.lseek(self._handle, size_bytes, os.SEEK_SET)
+
+    def write(self, content: bytes) -> None:
+        """Replace the record. Raises StorageFullError, StorageError; ValueError if it is too long."""
+        if len(content) > self._size_bytes:
+            raise ValueError(f"expected a record of at most {self._size_bytes} bytes, got {len(content)}")
+        with _storage("writing a mark"):
+            os.pwrite(self._handle, content.ljust(self._size_bytes), 0)
+
+    def fileno(self) -> int:
+        """The open descriptor; what is appended through it comes behind the record."""
+        return self._handle
+
+    def close(self) -> None:
+        """Close; the file stays."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
 def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write `content` under the name `path`, whole or not at all. Raises StorageFullError, StorageError."""
     file = DurableFile(path.parent)

@@ -16,6 +16,7 @@ import pytest
 from edge.board import Board, load_board
 from edge.errors import StorageFullError
 from edge.reading import worker
+from edge.reading.patience import Patience
 from edge.report.serial import from_json
 from edge.service import Stop
 from edge.simulate.objects import encode_file, phantom_dataset
@@ -41,10 +42,10 @@ def store(board: Board) -> Iterator[Store]:
 
 
 @contextmanager
-def _working(board: Board) -> Iterator[None]:
-    """The worker in a thread of this process."""
+def _working(board: Board, **waits: float) -> Iterator[None]:
+    """The worker in a thread of this process. waits: its `Patience`."""
     stop = Stop(signals=False)
-    thread = threading.Thread(target=worker.run, args=(board, stop))
+    thread = threading.Thread(target=worker.run, args=(board, stop, Patience(**waits)))
     thread.start()
     try:
         yield
@@ -93,12 +94,11 @@ def test_the_same_study_gives_the_same_report(board: Board, store: Store) -> Non
 def test_a_bad_bundle_pauses_reading_and_the_queue_catches_up(
     board: Board, store: Store, monkeypatch: pytest.MonkeyPatch, spoil: str
 ) -> None:
-    monkeypatch.setattr(worker, "RETRY_MODEL_S", 0.2)
     file = board.worker.bundle / spoil
     kept = file.read_bytes()
     file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     key = put(board, store, *_phantom(3))
-    with _working(board):
+    with _working(board, retry_model_s=0.2):
         wait(lambda: any(row.state == "paused" for row in store.services()))
         (row,) = [row for row in store.services() if row.name == "worker"]
         assert row.code == ("bundle.hash" if spoil == "encoder.tflite" else "bundle.signature")
@@ -164,13 +164,12 @@ def test_a_study_that_a_dead_worker_left_is_read_once(board: Board, store: Store
 def test_a_missing_file_fails_the_study_after_its_tries_and_blocks_nothing(
     board: Board, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "RETRY_MODEL_S", 0.05)
     content, study, sop = _phantom(7)
     lost = put(board, store, content, study, sop)
     (instance,) = store.study(lost).instances  # type: ignore[union-attr]
     (board.data_dir / instance.path).unlink()
     good = put(board, store, *_phantom(8))
-    with _working(board):
+    with _working(board, retry_model_s=0.05):
         wait(lambda: state(store, good) == "draft" and state(store, lost) == "failed")
     detail = store.study(lost)
     assert detail is not None
@@ -196,20 +195,18 @@ def test_a_worker_with_nothing_to_do_gives_signs_of_life(
     board: Board, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "load_reader", load_obedient({}))
-    monkeypatch.setattr(worker, "SIGN_OF_LIFE_S", 0.1)
     seen: set[float] = set()
 
     def signs() -> int:
         seen.update(row.monotonic_s for row in store.services() if row.code == "worker.ready")
         return len(seen)
 
-    with _working(board):
+    with _working(board, sign_of_life_s=0.1):
         wait(lambda: signs() >= 3)
 
 
 def test_a_paused_worker_gives_signs_of_life(board: Board, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "load_reader", load_obedient({}))
-    monkeypatch.setattr(worker, "RETRY_MODEL_S", 0.1)
     (board.data_dir / PAUSE).touch()
     seen: set[float] = set()
 
@@ -217,14 +214,13 @@ def test_a_paused_worker_gives_signs_of_life(board: Board, store: Store, monkeyp
         seen.update(row.monotonic_s for row in store.services() if row.state == "paused")
         return len(seen)
 
-    with _working(board):
+    with _working(board, retry_model_s=0.1):
         wait(lambda: signs() >= 3)
 
 
 def test_a_full_disk_costs_no_study_an_attempt(board: Board, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The draft cannot be written, and for a while not even that the study waits again, nor the next claim."""
     monkeypatch.setattr(worker, "load_reader", load_obedient({}))
-    monkeypatch.setattr(worker, "RETRY_MODEL_S", 0.02)
     refusals = {"finish_draft": 5, "give_back": 2, "claim_next": 2}
 
     def full_at_first(name: str) -> None:
@@ -241,7 +237,7 @@ def test_a_full_disk_costs_no_study_an_attempt(board: Board, store: Store, monke
     for name in refusals:
         full_at_first(name)
     key = put_picture(board, store, 1)
-    with _working(board):
+    with _working(board, retry_model_s=0.02):
         wait(lambda: state(store, key) == "draft")
     assert set(refusals.values()) == {0}
     detail = store.study(key)
@@ -253,7 +249,6 @@ def test_the_queue_is_taken_up_once_the_disk_takes_rows(
     board: Board, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "load_reader", load_obedient({}))
-    monkeypatch.setattr(worker, "RETRY_MODEL_S", 0.02)
     key = put_picture(board, store, 1)
     assert store.claim_next("factory") is not None
     refusals = [StorageFullError("expected room for a database row, got a full disk")] * 3
@@ -265,5 +260,5 @@ def test_the_queue_is_taken_up_once_the_disk_takes_rows(
         return works(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Store, "requeue_stale", requeue_stale)
-    with _working(board):
+    with _working(board, retry_model_s=0.02):
         wait(lambda: state(store, key) == "draft")

@@ -25,6 +25,7 @@ from edge.board import Board, load_board
 from edge.errors import BackendError
 from edge.reading import worker
 from edge.reading.load import Loaded
+from edge.reading.patience import Patience
 from edge.reading.pipeline import STAGES, Reading
 from edge.reading.radiograph import Radiograph, Study
 from edge.report.graph import load_graph
@@ -203,7 +204,7 @@ class ObedientReader:
 def load_obedient(rules: dict[str, Any]) -> Callable[..., Loaded]:
     """In the place of `load_reader`: the active slot, whatever lies in it."""
 
-    def load(board: Board, on_slot: Callable[[str], None] = lambda _slot: None) -> Loaded:
+    def load(board: Board, on_slot: Callable[[str], None] = lambda _slot: None, **_watching: object) -> Loaded:
         if (board.data_dir / PAUSE).exists():
             raise BackendError("No backend can run the model.", code="backend.none")
         slot = Slots(board.data_dir, board.worker.bundle).read().active
@@ -217,19 +218,18 @@ def load_obedient(rules: dict[str, Any]) -> Callable[..., Loaded]:
 
 
 def main(data_dir: str, *pairs: str) -> None:
-    """The process. pairs: STAGE_LIMIT_S=1.0 and the like are constants of the worker, board_X=... keys of its board,
+    """The process. pairs: STAGE_LIMIT_S=1.0 and the like are its `Patience`, board_X=... keys of its board,
     root="..." a file with the root of trust; others are rules of the reader: stage_s, and by the first letter of a slot
     slow (only that one takes stage_s), harmless, dies_loading."""
     setup_logging("worker")
     rules = {name: json.loads(value) for name, _, value in (pair.partition("=") for pair in pairs)}
     keys = {name.removeprefix("board_"): rules.pop(name) for name in [*rules] if name.startswith("board_")}
-    for name in [name for name in rules if name.isupper()]:
-        setattr(worker, name, rules.pop(name))
+    waits = {"start_first_s": 0.0, **{name.lower(): rules.pop(name) for name in [*rules] if name.isupper()}}
     if "root" in rules:
         root = Path(rules.pop("root")).read_bytes()
         trust.factory_root = lambda: root
     setattr(worker, "load_reader", load_obedient(rules))  # noqa: B010  # mypy: it is not the worker's own name
-    worker.run(worker_board(Path(data_dir), **keys), Stop())
+    worker.run(worker_board(Path(data_dir), **keys), Stop(), Patience(**waits))
 
 
 if __name__ == "__main__":

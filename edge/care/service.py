@@ -1,4 +1,5 @@
-"""Service `care`: the disk, the box's age, files that may go, and a database that was found damaged. No network.
+"""Service `care`: the disk, the hardware, the box's age, files that may go, what is wrong, and what a person asked for;
+a database that was found damaged. No network.
 
 Nothing here reads the wall clock: what is old is what this box has been running for long since.
 """
@@ -16,7 +17,10 @@ from typing import Final, TypeVar
 from edge.board import Board
 from edge.care.census import quick_check
 from edge.care.disk import Disk, Said
+from edge.care.hardware import open_hardware
+from edge.care.issues.desk import IssueDesk
 from edge.care.retention import finish_removals
+from edge.care.watch import Watch
 from edge.errors import RadboxError, StoreError
 from edge.service import Stop, notify
 from edge.store import Store, database_key, open_store
@@ -26,6 +30,7 @@ STEP_S: Final = 1.0
 CALM_STEP_S: Final = 5.0
 TICK_AGE_S: Final = 60.0
 SIGN_OF_LIFE_S: Final = 10.0
+WATCH_S: Final = 5.0
 _LOG = logging.getLogger("radbox.care")
 _Result = TypeVar("_Result")
 
@@ -74,7 +79,7 @@ def _rebuild(board: Board) -> Said:
     _LOG.error("the database is damaged and is rebuilt from the stored images now")
     from edge.care.fsck import rebuild_damaged  # late: 30 MiB of libraries that a healthy box never needs
 
-    report = rebuild_damaged(board.data_dir, database_key(), lambda: notify("WATCHDOG=1"))
+    report = rebuild_damaged(board.data_dir, database_key(), _still_starting)
     said = Said("degraded", "storage.repaired", report.in_words())
     with closing(open_store(board.data_dir, key=database_key())) as store:
         store.add_event(said.code, said.message)
@@ -83,8 +88,9 @@ def _rebuild(board: Board) -> Said:
 
 def _serve(board: Board, store: Store, stop: Stop, notice: Said | None) -> None:
     """Step after step. Raises StoreError (store.damaged)."""
-    disk = Disk(board, store)
-    age, life = _Due(TICK_AGE_S), _Due(SIGN_OF_LIFE_S)
+    disk, issues = Disk(board, store), IssueDesk(board, store)
+    watch = Watch(board, store, open_hardware(board))
+    age, life, look = _Due(TICK_AGE_S), _Due(SIGN_OF_LIFE_S), _Due(WATCH_S)
     said = Said("ok", "", "")
     _guarded(partial(_start, board, store))
     notify("READY=1")
@@ -94,10 +100,14 @@ def _serve(board: Board, store: Store, stop: Stop, notice: Said | None) -> None:
         if age.now():
             _guarded(partial(_tick, board, store))
         before, said = said, _guarded(partial(disk.step, _alive)) or said
+        if look.now():
+            _guarded(watch.step)
         if life.now() or (before.state, before.code) != (said.state, said.code):
             _guarded(partial(_say, store, said, notice))
+        _guarded(issues.step)
         _alive()
         stop.wait(CALM_STEP_S if disk.calm else STEP_S)
+    _guarded(watch.stop)
 
 
 def _start(board: Board, store: Store) -> None:
@@ -117,6 +127,11 @@ def _say(store: Store, said: Said, notice: Said | None) -> None:
     """The disk's trouble comes before the news of a repair, which stays until the next start."""
     row = notice if notice and said.state == "ok" else said
     store.set_service("care", row.state, row.code, row.message)
+
+
+def _still_starting() -> None:
+    """Before READY=1 systemd waits only so long for a start; a repair may take hours (sd_notify(3))."""
+    notify("WATCHDOG=1\nEXTEND_TIMEOUT_USEC=120000000")
 
 
 def _alive() -> None:

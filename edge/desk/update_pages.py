@@ -1,40 +1,31 @@
 """The pages of the model, and the four things a person may decide there.
 
-A decision is a POST from the box's own page: the Origin header must name the address that was asked, and the form must
-carry the token of this process. A page of another site can send a form here, but can forge neither. Every form also
-names the model that the person saw, so that nobody decides on another one.
+A decision is a form of the box's own page (`edge.desk.forms`). Every form also names the model that the person saw, so
+that nobody decides on another one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hmac
-import secrets
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
 
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from edge import durable
+from edge import update_seen
 from edge.board import Board
 from edge.bundle import parse_manifest
 from edge.desk import update_view, views
+from edge.desk.forms import Form, Forms
 from edge.desk.update_view import DECLINED, INSTALLED, Banner, ModelName
 from edge.errors import BundleError, RadboxError, UpdateError
-from edge.slots import FACTORY, PERSON, UPDATE, Outcome, Slots, SlotState, roll_back
+from edge.slots import FACTORY, PERSON, Outcome, Slots, SlotState, roll_back
 from edge.store import Store
 
-SEEN = UPDATE / "seen"  # which failure a person has taken note of
-LARGEST_FORM_BYTES = 4096
 CHANGED = "update.changed-meanwhile"
-
-Form = dict[str, str]
 
 
 class Frame(Protocol):
@@ -67,7 +58,8 @@ class UpdatePages:
         self._frame = frame
         self._board = frame.board
         self._slots = Slots(frame.board.data_dir, frame.board.worker.bundle)
-        self._token = secrets.token_urlsafe(24)
+        self._forms = Forms(frame.error, CHANGED)
+        self._token = self._forms.token
         self._factory_name = lru_cache(maxsize=1)(self._read_factory_name)
 
     def routes(self) -> list[Route]:
@@ -114,21 +106,11 @@ class UpdatePages:
     # --- actions ---
 
     def _action(self, act: Callable[[Form], None]) -> Callable[[Request], Any]:
-        async def answer(request: Request) -> Response:
-            if not same_origin(request.headers):
-                return self._frame.error(request, 403, "web.other-site")
-            form = await read_form(request)
-            if form is None or not hmac.compare_digest(form.get("token", ""), self._token):
-                return self._frame.error(request, 403, "web.old-form")
-            try:
-                await run_in_threadpool(act, form)
-            except UpdateError as error:
-                if error.code != CHANGED:
-                    raise
-                return self._frame.error(request, 409, CHANGED)
-            return RedirectResponse("/model", 303)
+        def decide(form: Form) -> str:
+            act(form)
+            return "/model"
 
-        return answer
+        return self._forms.action(decide)
 
     def _use(self, form: Form) -> None:
         """Run the model that waits, on trial."""
@@ -165,10 +147,10 @@ class UpdatePages:
 
     def _see(self, form: Form) -> None:
         """A person has taken note of a failure; the line on the list goes."""
-        mark = update_view.mark_of(self._slots.read())
-        if mark != form.get("mark"):
+        state = self._slots.read()
+        if update_seen.mark_of(state) != form.get("mark"):
             raise _changed()
-        durable.write_file(self._board.data_dir / SEEN, mark.encode())
+        update_seen.note_seen(self._board.data_dir, state)
         self._frame.store.add_event("update.seen", "A person took note on the page that a new model failed here.")
 
     def _change(self, decide: Callable[[SlotState], SlotState], refuse: Callable[[SlotState], SlotState]) -> None:
@@ -203,36 +185,7 @@ class UpdatePages:
         return f"{manifest.id} {manifest.version}"
 
     def _seen(self) -> str:
-        try:
-            return (self._board.data_dir / SEEN).read_text(encoding="ascii")
-        except (OSError, ValueError):
-            return ""
-
-
-def same_origin(headers: Headers) -> bool:
-    """True if a browser says that the form was on a page of the very address it was sent to.
-
-    Browsers send Origin with every POST (Fetch standard, 3.2), and Sec-Fetch-Site only over HTTPS or from localhost.
-    """
-    origin = urlsplit(headers.get("origin", ""))
-    named = origin.scheme in ("http", "https") and origin.netloc.lower() == headers.get("host", "").lower() != ""
-    return named and headers.get("sec-fetch-site", "same-origin") == "same-origin"
-
-
-async def read_form(request: Request) -> Form | None:
-    """The fields of a small urlencoded form, the last value of each; None for anything else."""
-    if request.headers.get("content-type", "").split(";")[0].strip() != "application/x-www-form-urlencoded":
-        return None
-    content = b""
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > LARGEST_FORM_BYTES:
-            return None
-    try:
-        fields = parse_qs(content.decode("ascii"), keep_blank_values=True, max_num_fields=8)
-    except ValueError:
-        return None
-    return {name: values[-1] for name, values in fields.items()}
+        return update_seen.seen_mark(self._board.data_dir)
 
 
 def _waiting(state: SlotState, form: Form) -> str:

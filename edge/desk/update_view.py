@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,8 +9,9 @@ from edge.board import Update
 from edge.desk import update_words, words
 from edge.desk.views import Notice, Now
 from edge.desk.words import Tone
-from edge.slots import CRASHED, FACTORY, PERSON, SLOW, Outcome, SlotState
+from edge.slots import FACTORY, PERSON, Outcome, SlotState
 from edge.store import ServiceRow
+from edge.update_seen import mark_of, unseen_failure
 
 WORKING = "update.working"
 INSTALLED, COMMITTED, PROPOSED, DECLINED = "update.installed", "update.committed", "update.proposed", "update.declined"
@@ -93,7 +93,7 @@ def model_view(state: SlotState, limits: Update, names: dict[str, ModelName], wo
         trial=_trial(state, limits),
         proposal=_proposal(state, names),
         outcome=_outcome(state.last),
-        unseen=went_back(state) and mark_of(state) != seen,
+        unseen=unseen_failure(state, seen) is not None,
         mark=mark_of(state),
         working=working,
         back=names[state.previous].name if state.previous != state.active else "",
@@ -112,7 +112,7 @@ def banner(state: SlotState, limits: Update, working: str, seen: str) -> Banner 
         return Banner("work", f"A model update is at work: {working}")
     if state.proposal:
         return Banner("warn", "A new model waits for your decision")
-    if went_back(state) and mark_of(state) != seen:
+    if unseen_failure(state, seen) is not None:
         return Banner("warn", "A new model failed on this box; the earlier one reads again")
     if state.trial:
         return Banner("work", f"A new model is on trial: {progress(state.trial.good, limits.probation_cases)}")
@@ -122,16 +122,6 @@ def banner(state: SlotState, limits: Update, working: str, seen: str) -> Banner 
 def progress(good: int, needed: int) -> str:
     """For example "12 of 20 good cases"."""
     return f"{good} of {words.count(needed, 'good case', 'good cases')}"
-
-
-def went_back(state: SlotState) -> bool:
-    """True if the box itself took the last new model back."""
-    return state.last is not None and state.last.code in (CRASHED, SLOW)
-
-
-def mark_of(state: SlotState) -> str:
-    """Names the last outcome: another failure of another model has another mark."""
-    return hashlib.sha256(repr((state.last, state.failed)).encode()).hexdigest()
 
 
 def at_work(rows: Iterable[ServiceRow], now: Now) -> str:

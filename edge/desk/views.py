@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edge.desk import report_view, words
 from edge.desk.report_view import Fact, TopFinding
 from edge.desk.words import StateWords, Tone
+from edge.service_limits import SILENT_AFTER_S
 from edge.store import InstanceRow, QuarantineRow, ServiceRow, StudyDetail, StudySummary
 
 PAGE_ROWS = 20  # keeps the first view under 50 KB
@@ -205,7 +206,7 @@ def notices(rows: Iterable[ServiceRow], now: Now) -> tuple[Notice, ...]:
 
 
 def _notice(row: ServiceRow, now: Now) -> Notice | None:
-    limit_s = words.SILENT_AFTER_S.get(row.name)
+    limit_s = SILENT_AFTER_S.get(row.name)
     if limit_s and (row.boot_id != now.boot_id or now.monotonic_s - row.monotonic_s > limit_s):
         age = words.age(row.monotonic_s, row.boot_id, now.monotonic_s, now.boot_id)
         silent = words.SILENT[row.name]

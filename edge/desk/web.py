@@ -26,6 +26,8 @@ from starlette.routing import Route
 
 from edge.board import Board
 from edge.desk import overlay, report_view, views
+from edge.desk.issue_pages import IssuePages
+from edge.desk.network_pages import NetworkPages
 from edge.desk.report_view import Fact
 from edge.desk.server import serve
 from edge.desk.shield import Shield, log
@@ -78,6 +80,8 @@ def create_app(board: Board) -> Starlette:
             Route("/study/{key:int}/report.json", desk.report_json),
             Route("/static/{name}", desk.asset),
             *desk.updates.routes(),
+            *desk.issues.routes(),
+            *desk.network.routes(),
         ],
         middleware=[Middleware(Shield, host=board.web.host, error_page=desk.error)],
         exception_handlers={HTTPException: desk.http_error},
@@ -94,6 +98,8 @@ class Desk:
         self.graph = load_graph()
         self.boot_id = boot_id()
         self.updates = UpdatePages(self)
+        self.issues = IssuePages(self)
+        self.network = NetworkPages(self)
         self.last_instance = lru_cache(maxsize=1024)(self._last_instance)
         self.assets = {name: (PAGES / name).read_bytes() for name in ASSETS}
         self.templates = jinja2.Environment(
@@ -125,6 +131,7 @@ class Desk:
             "rows": [self.list_row(summary, now) for summary in found[: views.PAGE_ROWS]],
             "page": views.page_of(number, len(found)),
             "banner": self.updates.banner(),
+            "issue_banner": self.issues.banner(),
             "notices": views.notices(self.store.services(), now),
             "quarantined": len(self.store.quarantine(limit=1000)),
             "receive": self.board.receive,

@@ -72,6 +72,21 @@ SERVICE_CODES: dict[str, Advice] = {
         "The records of this box were damaged and have been rebuilt from the stored images",
         "Look whether the studies of the last days are all here, and send what is missing again from the X-ray unit.",
     ),
+    "worker.other-backend": Advice(
+        "Reading works, but more slowly", f"Nothing needs to be done now. If this stays for a day, {_KEEPER}"
+    ),
+    "worker.slowed": Advice(
+        "The box is hot: reading takes longer",
+        "Give the box air: keep it out of the sun and its openings free. Reading goes on.",
+    ),
+    "worker.too-hot": Advice(
+        "The box is too hot: no new drafts",
+        "Give the box air: out of the sun, its openings free. Have urgent images read by a person meanwhile.",
+    ),
+    "worker.starts-slowly": Advice(
+        "No new drafts for a moment",
+        f"Have urgent images read by a person. If this comes again and again, {_KEEPER}",
+    ),
     "worker.earlier-model": Advice(
         "Reading works, with an earlier model", f"Put the newest update stick in again. If this stays, {_KEEPER}"
     ),
@@ -84,13 +99,17 @@ SERVICE_STATES: dict[tuple[str, str], Advice] = {
     ("worker", "degraded"): Advice("Reading works, but perhaps slower", f"If this stays, {_KEEPER}"),
     ("care", "paused"): Advice("The box does not look after its storage", _KEEPER.capitalize()),
     ("care", "degraded"): Advice("The box's storage needs attention", _KEEPER.capitalize()),
+    ("capture", "paused"): Advice(
+        "No pictures can be taken from the machine's screen", "Look whether its cable is plugged in and it is on."
+    ),
+    ("capture", "degraded"): Advice("Pictures from the machine's screen need a look", "Look at each picture taken."),
+    ("panel", "degraded"): Advice("The status panel does not answer", "Look whether its cable is plugged in."),
+    ("link", "degraded"): Advice("The monitoring system or the printer cannot be reached", "Reading goes on."),
     ("receive", "paused"): Advice("No new images can arrive", f"Keep the images on the X-ray unit, and {_KEEPER}"),
     ("receive", "degraded"): Advice("Some images may not arrive", "Check here that each image you send appears."),
 }
 
-# How long a service may give no sign of life, in seconds. All give one every ten seconds, but the worker not while a
-# stage of reading lasts (it is ended after a minute or two), nor care while it cleans or repairs.
-SILENT_AFTER_S: dict[str, float] = {"receive": 60.0, "worker": 240.0, "care": 900.0}
+# A service that gives no sign of life for `service_limits.SILENT_AFTER_S`.
 SILENT: dict[str, Advice] = {
     "receive": Advice(
         "The receiver does not answer: no new images can arrive",
@@ -101,6 +120,12 @@ SILENT: dict[str, Advice] = {
         f"Have urgent images read by a person. Restart the box. If this stays, {_KEEPER}",
     ),
     "care": Advice("The box does not look after its storage", f"Restart the box. If this stays, {_KEEPER}"),
+    "link": Advice("The box tells the monitoring system and the printer watch nothing", f"If this stays, {_KEEPER}"),
+    "panel": Advice("The status panel shows nothing new", f"Look at this page instead. If this stays, {_KEEPER}"),
+    "capture": Advice(
+        "No pictures can be taken from the machine's screen",
+        f"Keep the pictures on the machine. Restart the box. If this stays, {_KEEPER}",
+    ),
 }
 
 

@@ -6,6 +6,7 @@ behind.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import struct
@@ -20,7 +21,7 @@ from edge.intake import command as dimse
 from edge.intake import negotiation
 from edge.intake.command import Command
 from edge.intake.filing import Arrival, Filing, place
-from edge.intake.ledger_link import LedgerGoneError, LedgerLink
+from edge.intake.ledger_link import End, LedgerGoneError, LedgerLink
 from edge.intake.part10 import file_head
 from edge.intake.policy import NO_PLACE, VERSION, Rejection, check
 from edge.intake.spool import SpoolFile
@@ -66,6 +67,7 @@ class Association(threading.Thread):
         self._settings = settings
         self._filing = Filing(settings.data_dir, self._ledger)
         self._stopping = False
+        self._rejected = False
         self._calling_ae = ""
         self._largest_pdu_bytes = 0
         self._transfer_syntaxes: Mapping[int, str] = {}
@@ -89,9 +91,12 @@ class Association(threading.Thread):
 
     def run(self) -> None:
         politely = True
+        end: End = "aborted"
         try:
             if self._negotiate():
-                self._serve()
+                end = self._serve()
+            elif self._rejected:
+                end = "rejected"
         except (SilenceError, ProtocolError) as error:
             _LOG.warning("association %d aborted: %s", self._number, error)
             self._peer.abort(error.reason if isinstance(error, ProtocolError) else None)
@@ -108,6 +113,8 @@ class Association(threading.Thread):
             self._peer.abort()
         finally:
             self._forget_message()
+            with contextlib.suppress(LedgerGoneError):
+                self._ledger.ended(end)
             self._peer.close(politely=politely)
             self._ledger.close()
 
@@ -122,6 +129,7 @@ class Association(threading.Thread):
         rejection = self._rejection(request)
         if rejection is not None:
             _LOG.warning("association %d rejected: %s", self._number, rejection.why)
+            self._rejected = True
             self._peer.send(negotiation.reject(rejection))
             return False
         accepted = negotiation.accept(request, self._settings.receive.pdu_bytes)
@@ -141,7 +149,7 @@ class Association(threading.Thread):
             return rules
         return None if self._ledger.admit() else NO_PLACE
 
-    def _serve(self) -> None:
+    def _serve(self) -> End:
         """PDUs of the established association, until its end (PS3.8 9.2, state 6)."""
         while not self._stopping:
             kind, value = self._peer.read()
@@ -149,9 +157,9 @@ class Association(threading.Thread):
                 self._p_data(value)
             elif kind == RELEASE_RQ:
                 self._peer.send(pdu(RELEASE_RP, bytes(4)))
-                return
+                return "released"
             elif kind == ABORT:
-                return
+                return "aborted"
             else:
                 reason = UNEXPECTED_PDU if kind in range(ASSOCIATE_RQ, ABORT) else UNRECOGNIZED_PDU
                 raise ProtocolError(f"PDU type {kind:02X} in an association", reason)

@@ -48,16 +48,12 @@ class Child:
         self._start_s = time.monotonic()
         self._wait_longer()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        parent = os.getpid()
-        try:
-            self._process_id = os.fork()
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
-        if self._process_id == 0:
-            _child(theirs, parent, settings)
-        theirs.close()
+        with theirs:
+            try:
+                self._process_id = fork(theirs, lambda link: _serve(link, settings))
+            except OSError:
+                ours.close()
+                raise
         ours.setblocking(False)
         self.link = ours
 
@@ -113,7 +109,19 @@ def prepare() -> None:
     gc.freeze()
 
 
-def _child(link: socket.socket, parent: int, settings: Settings) -> None:
+def fork(link: socket.socket, work: Callable[[socket.socket], None]) -> int:
+    """A process that keeps `link` and the log, does `work(link)` and ends; returns its id. Raises OSError.
+
+    The caller must have one thread only.
+    """
+    parent = os.getpid()
+    process_id = os.fork()
+    if process_id == 0:
+        _child(link, parent, work)
+    return process_id
+
+
+def _child(link: socket.socket, parent: int, work: Callable[[socket.socket], None]) -> None:
     """The life of a child; never returns."""
     status = 1
     try:
@@ -123,7 +131,7 @@ def _child(link: socket.socket, parent: int, settings: Settings) -> None:
         if os.getppid() == parent:
             _close_all_but(link.fileno())
             quiet_libraries()
-            _serve(link, settings)
+            work(link)
         status = 0
     except Exception as error:
         _LOG.error("a receiving process broke: %s", type(error).__name__)

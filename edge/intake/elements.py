@@ -27,9 +27,9 @@ PIXEL_DATA: Final = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM_HEAD_BYTES: Final = 8
-_LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # PS3.5 7.1.2
+LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # PS3.5 7.1.2
 _SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_VRS: Final = _LONG_VRS | _SHORT_VRS
+_VRS: Final = LONG_VRS | _SHORT_VRS
 
 VALUE_LIMIT_BYTES: Final = 4096  # of a value that is kept
 INFLATED_LIMIT_BYTES: Final = 128 * 2**20
@@ -147,7 +147,7 @@ class _Walk:
         vr = self._buffer[at + 4 : at + 6]
         if implicit or group == 0xFFFE or not (vr.isalpha() and vr.isupper()):
             return group << 16 | element, self._long(self._buffer, at + 4)[0], at + 8
-        if vr not in _LONG_VRS:
+        if vr not in LONG_VRS:
             return group << 16 | element, self._short(self._buffer, at + 6)[0], at + 8
         if self._end - at < 12:
             raise _cut()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import mmap
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,26 +48,39 @@ class Filing:
 
         Raises LedgerGoneError alone: then there is nothing to answer.
         """
+        return self._guarded(spool, lambda whole, content: self._file(whole, content, arrival))
+
+    def set_aside(self, spool: SpoolFile, calling_ae: str, reason: DicomError) -> Answer:
+        """Put bytes into the quarantine that are no object; the rest as for `file`."""
+        return self._guarded(spool, lambda _, content: self._quarantine(content, calling_ae, reason))
+
+    def refuse(self, code: str) -> Answer:
+        """Nothing is kept. Raises LedgerGoneError."""
+        _LOG.warning("refused an object: %s: %s", code, REFUSALS[code].comment)
+        self._ledger.refused(code)
+        return REFUSALS[code]
+
+    def _guarded(self, spool: SpoolFile | None, keep: Callable[[SpoolFile, DurableFile], Answer]) -> Answer:
         try:
             if spool is None:
-                return self._refuse("intake.no-data-set")
+                return self.refuse("intake.no-data-set")
             spool.complete()
             if spool.durable is None:
-                return self._refuse(spool.refused)
-            return self._file(spool, spool.durable, arrival)
+                return self.refuse(spool.refused)
+            return keep(spool, spool.durable)
         except LedgerGoneError:
             raise
         except StorageError as error:
-            return self._refuse(error.code if error.code in REFUSALS else "storage.failed")
+            return self.refuse(error.code if error.code in REFUSALS else "storage.failed")
         except Exception as error:  # the border: a fault of ours must cost one object, not the receiver
             _LOG.error("an object could not be processed: %s at %s", type(error).__name__, place(error))
-            return self._refuse("intake.broke")
+            return self.refuse("intake.broke")
 
     def _file(self, spool: SpoolFile, content: DurableFile, arrival: Arrival) -> Answer:
         try:
             header = _read(content, arrival)
         except DicomError as error:
-            return self._quarantine(content, arrival, error)
+            return self._quarantine(content, arrival.calling_ae, error)
         sha256, size = content.sha256, content.size
         path = object_path(sha256)
         final = self._data_dir / path
@@ -92,18 +106,13 @@ class Filing:
         )
         return Answer(SUCCESS)
 
-    def _quarantine(self, content: DurableFile, arrival: Arrival, error: DicomError) -> Answer:
+    def _quarantine(self, content: DurableFile, calling_ae: str, error: DicomError) -> Answer:
         sha256, size = content.sha256, content.size
         path = quarantine_path(sha256)
         content.commit(self._data_dir / path)
-        self._ledger.quarantine(Quarantined(sha256, size, str(path), error.code, error.message, arrival.calling_ae))
+        self._ledger.quarantine(Quarantined(sha256, size, str(path), error.code, error.message, calling_ae))
         _LOG.warning("quarantined %d bytes: %s: %s", size, error.code, error.message)
         return FAULTS[error.code]
-
-    def _refuse(self, code: str) -> Answer:
-        _LOG.warning("refused an object: %s: %s", code, REFUSALS[code].comment)
-        self._ledger.refused(code)
-        return REFUSALS[code]
 
 
 def _read(content: DurableFile, arrival: Arrival) -> Header:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ class Ledger:
         self._disk = disk
         self._completion = completion
         self._told_s: dict[str, float] = {}
+        self._counts: Counter[str] = Counter()
         self.storage_refused_s = float("-inf")  # monotonic time of the last object that the disk did not take
 
     def record(self, objects: Sequence[Object]) -> list[bytes]:
@@ -67,7 +69,19 @@ class Ledger:
             return [_refusal(error)]
         for one, row in zip(objects, added, strict=True):
             self._completion.received(row.study_key, one.association)
+            self.count("images_received", int(row.outcome != "duplicate"))
         return [encode(row.outcome, row.study_key) for row in added]
+
+    def count(self, name: str, times: int = 1) -> None:
+        """One more of what the box counts; `save_counts` makes it durable."""
+        self._counts[name] += times
+
+    def save_counts(self) -> None:
+        """Add what was counted since the last time to the box's totals. Raises StorageError, StoreError."""
+        counted = +self._counts
+        if counted:
+            self._store.add_counts(counted)
+            self._counts.clear()
 
     def _check_room(self, one: Object) -> None:
         """A nearly full disk takes no second version of an object. Raises StorageFullError."""

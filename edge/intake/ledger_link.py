@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from edge.errors import StorageError
 from edge.store import InstanceFacts, StudyFacts
 
 MESSAGE_LIMIT_BYTES: Final = 2**16  # the texts of a study are cut at 256 characters; a message has 10 KiB at most
 
-ADMIT, OBJECT, QUARANTINE, REFUSED = "admit", "object", "quarantine", "refused"
+ADMIT, OBJECT, QUARANTINE, REFUSED, ENDED = "admit", "object", "quarantine", "refused", "ended"
+End = Literal["released", "aborted", "rejected"]  # of an association
 
 
 class LedgerGoneError(Exception):
@@ -74,6 +75,10 @@ class LedgerLink:
     def refused(self, code: str) -> None:
         """Tell that an object was refused; no answer."""
         self._send(encode(REFUSED, code))
+
+    def ended(self, how: End) -> None:
+        """Tell how the association ended, before `close`; no answer."""
+        self._send(encode(ENDED, how))
 
     def close(self) -> None:
         """The association ended."""

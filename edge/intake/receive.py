@@ -20,6 +20,7 @@ from edge.durable import free_bytes, make_directory, make_siblings, sweep
 from edge.errors import ConfigError, RadboxError, StorageFullError
 from edge.intake.association import Settings
 from edge.intake.completion import Completion
+from edge.intake.inbox import Inbox
 from edge.intake.ledger import Ledger
 from edge.intake.server import Server
 from edge.service import Stop, notify, setup_logging
@@ -65,6 +66,13 @@ class _Receiver:
         except RadboxError as error:
             _LOG.error("how the receiver is could not be recorded: %s", error.message)
 
+    def close(self) -> None:
+        """The last counts."""
+        try:
+            self.ledger.save_counts()
+        except RadboxError as error:
+            _LOG.error("what was counted last is lost: %s", error.message)
+
     def _say_how_it_is(self) -> None:
         now_s = time.monotonic()
         free, needed = free_bytes(self._incoming), self._board.receive.min_free_bytes
@@ -78,6 +86,7 @@ class _Receiver:
             "Free some space, then send again."
         )
         self._said = (code, now_s)
+        self.ledger.save_counts()
         self._store.set_service("receive", "degraded" if full else "ok", code, message if full else "")
 
 
@@ -93,12 +102,14 @@ def run(board: Board, stop: Stop) -> None:
     store = open_store(board.data_dir, key=database_key())
     receiver = _Receiver(board, store)
     try:
-        server = Server(Settings(board.receive, board.data_dir), receiver.ledger, receiver.completion)
+        settings = Settings(board.receive, board.data_dir)
+        server = Server(settings, receiver.ledger, receiver.completion)
     except OSError as error:
         place = f"{board.receive.host} port {board.receive.port}"
         raise ConfigError(
             f"expected {place} to be free to listen on, got: {error.strerror}", code="config.port"
         ) from None
+    inbox = Inbox(settings, server)
     receiver.step()
     _LOG.info("listening on %s port %d as %s", board.receive.host, board.receive.port, board.receive.ae_title)
     notify("READY=1")
@@ -108,11 +119,14 @@ def run(board: Board, stop: Stop) -> None:
             server.serve(max(0.0, next_step_s - time.monotonic()))
             if time.monotonic() >= next_step_s:
                 receiver.step()
+                inbox.step()
                 notify("WATCHDOG=1")
                 next_step_s = time.monotonic() + _STEP_S
     finally:
         notify("STOPPING=1")
         server.close()
+        inbox.close()
+        receiver.close()
         store.close()
 
 

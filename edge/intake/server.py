@@ -11,7 +11,7 @@ import logging
 import selectors
 import socket
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from edge.intake.association import Settings
 from edge.intake.children import Child, prepare
@@ -19,10 +19,12 @@ from edge.intake.completion import Completion
 from edge.intake.ledger import Ledger, Object
 from edge.intake.ledger_link import (
     ADMIT,
+    ENDED,
     MESSAGE_LIMIT_BYTES,
     OBJECT,
     QUARANTINE,
     REFUSED,
+    End,
     Quarantined,
     decode,
     encode,
@@ -37,12 +39,16 @@ _LOG = logging.getLogger("radbox.receive")
 
 @dataclass(eq=False)
 class _Connection:
-    """A peer's connection, as far as this process knows it. `admitted`: it has one of the places for associations."""
+    """A peer's connection, as far as this process knows it. `admitted`: it has one of the places for associations.
+
+    `child` is None for the inbox. `end`: what its process said before it went.
+    """
 
     number: int
-    child: Child
+    child: Child | None
     link: socket.socket
     admitted: bool = False
+    end: End | Literal[""] = ""
 
 
 class Server:
@@ -80,6 +86,9 @@ class Server:
             answers = self._ledger.record([one for _, one in objects])
             for (connection, _), answer in zip(objects, answers, strict=True):
                 _reply(connection, answer)
+                if connection.child is None:
+                    # A whole stick may pass through one link: a study of it is complete after its own quiet time.
+                    self._completion.ended(connection.number)
 
     def close(self) -> None:
         """Stop listening; let the children answer what is complete and abort the rest."""
@@ -144,16 +153,30 @@ class Server:
                 _LOG.warning("connection %d could not be served", number)
                 ours.close()
                 return
-        held = _Connection(number, child, ours)
-        self._connections.add(held)
-        self._selector.register(ours, selectors.EVENT_READ, held)
+        self._hold(_Connection(number, child, ours))
+
+    def adopt(self) -> tuple[int, socket.socket]:
+        """A ledger link for objects that come another way than over the network; it counts as an association."""
+        ours, theirs = pair()
+        number = next(self._numbers)
+        self._hold(_Connection(number, None, ours))
+        return number, theirs
+
+    def _hold(self, connection: _Connection) -> None:
+        self._connections.add(connection)
+        self._selector.register(connection.link, selectors.EVENT_READ, connection)
 
     def _ended(self, connection: _Connection) -> None:
         self._selector.unregister(connection.link)
         connection.link.close()
-        connection.child.connections -= 1
+        if connection.child is not None:
+            connection.child.connections -= 1
         self._connections.discard(connection)
         self._completion.ended(connection.number)
+        if connection.end == "rejected":
+            self._ledger.count("associations_rejected")
+        elif connection.admitted and connection.end != "released":  # "" if its process died
+            self._ledger.count("associations_aborted")
 
     # --- messages ---
 
@@ -173,11 +196,14 @@ class Server:
         if kind == ADMIT:
             admitted = sum(one.admitted for one in self._connections)
             connection.admitted = admitted < self._settings.receive.max_associations
+            self._ledger.count("associations", int(connection.admitted))
             _reply(connection, encode(connection.admitted))
         elif kind == QUARANTINE:
             _reply(connection, self._ledger.quarantine(Quarantined(**content[0])))
         elif kind == REFUSED:
             self._ledger.refused(content[0])
+        elif kind == ENDED:
+            connection.end = content[0]
         return []
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from edge.board import Board
 from edge.bundle import Bundle
 from edge.errors import BackendError, BundleError, RadboxError
-from edge.reading.backends import open_encoder
+from edge.reading.backends import PROBE_TIMEOUT_S, open_encoder
 from edge.reading.pipeline import Reader
 from edge.slots import DAMAGED, FACTORY, Slots, SlotState
 
+OnSlot = Callable[[str], None]
+OnBackend = Callable[[str, BackendError | None], None]
 STATE = "state"  # in the place of a slot's name: state.json itself was passed over
 
 
@@ -34,12 +36,36 @@ def candidates(state: SlotState) -> tuple[str, ...]:
     return tuple(dict.fromkeys((state.active, state.previous, FACTORY)))
 
 
-def load_reader(board: Board, on_slot: Callable[[str], None] = lambda _slot: None) -> Loaded:
+def _no_slot(_slot: str) -> None:
+    """Default for `on_slot`: nobody is told."""
+
+
+def _no_backend(_name: str, _error: BackendError | None) -> None:
+    """Default for `on_backend`: nobody is told."""
+
+
+def load_reader(
+    board: Board,
+    on_slot: OnSlot = _no_slot,
+    *,
+    on_backend: OnBackend = _no_backend,
+    probe_timeout_s: float = PROBE_TIMEOUT_S,
+) -> Loaded:
     """Verify and open the first model that a backend of the board can run; one that cannot never halts the box.
 
-    on_slot: called before each model is tried, with its slot.
+    on_slot: called before each model is tried, with its slot. on_backend: see `edge.reading.backends.open_encoder`.
     Raises BundleError, BackendError (of the last model) only when none can run.
     """
+
+    def load(slot: str) -> Loaded:
+        on_slot(slot)
+        try:
+            loaded = open_reader(board, slots.open(slot), on_backend, probe_timeout_s)
+        except OSError as error:  # a storage that does not give the bytes back
+            message = f"The model's files cannot be read: {type(error).__name__}."
+            raise BundleError(message, code="bundle.unreadable") from error
+        return Loaded(loaded.reader, loaded.passed_over, slot, tuple(passed_over))
+
     slots = Slots(board.data_dir, board.worker.bundle)
     state = slots.read()
     passed_over: list[tuple[str, RadboxError]] = []
@@ -48,29 +74,25 @@ def load_reader(board: Board, on_slot: Callable[[str], None] = lambda _slot: Non
     *others, last = candidates(state)
     for slot in others:
         try:
-            return _load(board, slots, slot, tuple(passed_over), on_slot)
+            return load(slot)
         except (BundleError, BackendError) as error:
             passed_over.append((slot, error))
-    return _load(board, slots, last, tuple(passed_over), on_slot)
+    return load(last)
 
 
-def _load(
+def open_reader(
     board: Board,
-    slots: Slots,
-    slot: str,
-    passed_over: tuple[tuple[str, RadboxError], ...],
-    on_slot: Callable[[str], None],
+    bundle: Bundle,
+    on_backend: OnBackend = _no_backend,
+    probe_timeout_s: float = PROBE_TIMEOUT_S,
 ) -> Loaded:
-    on_slot(slot)
-    try:
-        loaded = open_reader(board, slots.open(slot))
-    except OSError as error:  # a storage that does not give the bytes back
-        message = f"The model's files cannot be read: {type(error).__name__}."
-        raise BundleError(message, code="bundle.unreadable") from error
-    return Loaded(loaded.reader, loaded.passed_over, slot, passed_over)
-
-
-def open_reader(board: Board, bundle: Bundle) -> Loaded:
     """A reader of this bundle, verified already. Raises BundleError, BackendError."""
-    opened = open_encoder(bundle, board.worker.backends, board.worker.threads)
+    opened = open_encoder(
+        bundle,
+        board.worker.backends,
+        board.worker.threads,
+        state_file=board.hardware.state_file,
+        probe_timeout_s=probe_timeout_s,
+        on_backend=on_backend,
+    )
     return Loaded(Reader(bundle, opened.encoder, board.worker.kernels), opened.passed_over)

@@ -56,6 +56,11 @@ class Probation:
         """True while the model at work is on trial."""
         return self._on_trial
 
+    @property
+    def trial(self) -> bool:
+        """True while any model is on trial, at work or not."""
+        return self._slots.read().trial is not None
+
     # --- at the start of a worker, and of a model ---
 
     def start(self) -> list[int]:
@@ -68,8 +73,10 @@ class Probation:
         requeued = self._store.requeue_stale(self._max_attempts, trial.slot if trial else None)
         if trial and trial.slot in died:
             self._judge(trial.slot, self._crashed)
-        for slot in self._slots.read().failed:
+        state = self._slots.read()
+        for slot in state.failed:
             self._store.pardon(slot)
+        self._wanted = state.active
         return requeued
 
     def loading(self) -> None:
@@ -114,7 +121,7 @@ class Probation:
         state = self._slots.read()
         self._active = state.active
         self._on_trial = state.trial is not None and state.trial.slot == self._slot
-        offer = self._slots.offer(self._slot) if self._on_trial else None
+        offer = self._slots.offer(self._slot)
         budgets = offer.budgets if offer else {}
         self.budget = budgets.get(self._board_name, budgets.get("*"))
 

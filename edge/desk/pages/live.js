@@ -4,6 +4,13 @@
   var every = 2000;
   var lost = document.getElementById("lost");
   var live = document.getElementById("live");
+
+  // A box whose clock is not set takes the phone's time, at the moment of the tap.
+  document.addEventListener("submit", function (event) {
+    var field = event.target.elements.namedItem("phone_unix_s");
+    if (field) field.value = String(Date.now() / 1000);
+  });
+
   if (!live) return;
   var tag = live.getAttribute("data-tag");
 

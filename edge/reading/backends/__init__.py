@@ -10,23 +10,38 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from edge.bundle import Bundle
 from edge.errors import BackendError
 from edge.reading.backends.golden import check_golden
 from edge.reading.radiograph import F32
 
-KNOWN = ("tflite", "onnxruntime", "null")
+MODULES: Final[Mapping[str, str]] = {
+    "tflite": "tflite",
+    "onnxruntime": "onnxruntime",
+    "null": "null",
+    "simulated-npu": "simulated",
+}
+KNOWN = tuple(MODULES)
 # In the order of the exported files; a name is never moved.
 OUTPUTS = ("tokens", "findings", "population", "chest", "masks", "embedding", "maps")
 PROBE_TIMEOUT_S = 120.0
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What the board gives a backend. state_file: of the simulated hardware, "" where there is none."""
+
+    threads: int
+    state_file: str = ""
+
+
 class Encoder(Protocol):
-    """What a backend file's `load(bundle, threads)` returns."""
+    """What a backend file's `load(bundle, setup)` returns."""
 
     name: str
     emission: str  # the file of the bundle it runs: tflite or onnx
@@ -49,43 +64,107 @@ class Opened:
     passed_over: tuple[tuple[str, BackendError], ...]
 
 
-def load_backend(name: str, bundle: Bundle, threads: int) -> Encoder:
+def load_backend(name: str, bundle: Bundle, threads: int, state_file: str = "") -> Encoder:
     """Import backend `name` and load the bundle's encoder. Raises BackendError (backend.unknown, .absent, .load)."""
     if name not in KNOWN:
         raise BackendError(f"Expected a backend out of {', '.join(KNOWN)}, got {name!r}.", code="backend.unknown")
-    module = importlib.import_module(f"edge.reading.backends.{name}")
-    encoder: Encoder = module.load(bundle, threads)
+    module = importlib.import_module(f"edge.reading.backends.{MODULES[name]}")
+    encoder: Encoder = module.load(bundle, Setup(threads, state_file))
     return encoder
 
 
-def open_encoder(bundle: Bundle, names: Sequence[str], threads: int, *, probe: bool = True) -> Opened:
-    """Open the first of `names` that passes the golden case. Raises BackendError (backend.none) when none does."""
+def _nobody(_name: str, _error: BackendError | None) -> None:
+    """Default for `on_backend`: nobody is told."""
+
+
+def open_encoder(
+    bundle: Bundle,
+    names: Sequence[str],
+    threads: int,
+    *,
+    probe: bool = True,
+    state_file: str = "",
+    probe_timeout_s: float = PROBE_TIMEOUT_S,
+    on_backend: Callable[[str, BackendError | None], None] = _nobody,
+) -> Opened:
+    """Open the first of `names` that passes the golden case. Raises BackendError (backend.none) when none does.
+
+    on_backend: told (name, None) before a backend is tried, and (name, why) when it was passed over.
+    """
     passed_over: list[tuple[str, BackendError]] = []
     for name in names:
+        on_backend(name, None)
         try:
             if probe:
-                probe_in_child(name, bundle, threads)
-            encoder = load_backend(name, bundle, threads)
+                probe_in_child(name, bundle, threads, probe_timeout_s, state_file)
+            encoder = load_backend(name, bundle, threads, state_file)
             check_golden(encoder.run, encoder.emission, bundle)
         except BackendError as error:
             passed_over.append((name, error))
+            on_backend(name, error)
             continue
         return Opened(encoder, tuple(passed_over))
     reasons = "; ".join(f"{name}: {error.message}" for name, error in passed_over)
     raise BackendError(f"No backend can run the model. {reasons}", code="backend.none")
 
 
-def probe_in_child(name: str, bundle: Bundle, threads: int, timeout_s: float = PROBE_TIMEOUT_S) -> None:
+def probe_in_child(
+    name: str, bundle: Bundle, threads: int, timeout_s: float = PROBE_TIMEOUT_S, state_file: str = ""
+) -> None:
     """Load and run the golden case in a child. Raises BackendError if the child fails, dies or hangs."""
-    command = [sys.executable, "-m", "edge.reading.backends.probe", name, str(bundle.path), str(threads), bundle.sha256]
+    command = _probe_command(name, bundle, threads, state_file)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
-        raise BackendError(
-            f"Backend {name} did not finish loading in {timeout_s:.0f} s.", code="backend.hung"
-        ) from error
-    if done.returncode < 0:
-        raise BackendError(f"Backend {name} died while loading (signal {-done.returncode}).", code="backend.crashed")
-    if done.returncode:
-        code, _, message = (done.stdout.strip().splitlines() or ["backend.failed "])[-1].partition(" ")
+        raise _hung(name, timeout_s) from error
+    _check_child(name, done.returncode, done.stdout)
+
+
+class Probe:
+    """`probe_in_child` without waiting for it: a child that is looked at now and then while studies are read."""
+
+    def __init__(self, name: str, bundle: Bundle, threads: int, timeout_s: float, state_file: str = "") -> None:
+        self.name = name
+        self._timeout_s = timeout_s
+        self._end_s = time.monotonic() + timeout_s
+        self._child = subprocess.Popen(
+            _probe_command(name, bundle, threads, state_file),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def passed(self) -> bool:
+        """True once it passed, False while it runs. Raises BackendError if the child failed, died or hung."""
+        if self._child.poll() is None:
+            if time.monotonic() < self._end_s:
+                return False
+            self.kill()
+            raise _hung(self.name, self._timeout_s)
+        said, _ = self._child.communicate()
+        _check_child(self.name, self._child.returncode, said)
+        return True
+
+    def kill(self) -> None:
+        """End the child; harmless a second time."""
+        self._child.kill()
+        self._child.communicate()
+
+
+def _probe_command(name: str, bundle: Bundle, threads: int, state_file: str) -> list[str]:
+    program = [sys.executable, "-m", "edge.reading.backends.probe"]
+    return [*program, name, str(bundle.path), str(threads), bundle.sha256, state_file]
+
+
+def _hung(name: str, timeout_s: float) -> BackendError:
+    return BackendError(f"Backend {name} did not finish loading in {timeout_s:.0f} s.", code="backend.hung")
+
+
+def _check_child(name: str, returncode: int, said: str) -> None:
+    """Raise BackendError unless the child ended well."""
+    if returncode < 0:
+        raise BackendError(f"Backend {name} died while loading (signal {-returncode}).", code="backend.crashed")
+    if returncode:
+        code, _, message = (said.strip().splitlines() or ["backend.failed "])[-1].partition(" ")
         raise BackendError(message or f"Backend {name} failed to load.", code=code)

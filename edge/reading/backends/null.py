@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge.bundle import Bundle
+from edge.reading.backends import Setup
 from edge.reading.radiograph import F32
 
 
@@ -36,6 +37,6 @@ class NullEncoder:
         return {name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()}
 
 
-def load(bundle: Bundle, threads: int) -> NullEncoder:
+def load(bundle: Bundle, setup: Setup) -> NullEncoder:
     """Always loads."""
     return NullEncoder(bundle)

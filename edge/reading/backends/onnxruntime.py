@@ -8,6 +8,7 @@ import numpy as np
 
 from edge.bundle import Bundle
 from edge.errors import BackendError
+from edge.reading.backends import Setup
 from edge.reading.radiograph import F32
 
 
@@ -31,14 +32,14 @@ class OnnxEncoder:
         return {name: np.asarray(value, np.float32) for name, value in zip(self._names, values, strict=True)}
 
 
-def load(bundle: Bundle, threads: int) -> OnnxEncoder:
+def load(bundle: Bundle, setup: Setup) -> OnnxEncoder:
     """Load encoder.onnx. Raises BackendError: backend.absent, backend.load."""
     try:
         import onnxruntime
     except ImportError as error:
         raise BackendError("ONNX Runtime is not installed.", code="backend.absent") from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = setup.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:

@@ -1,6 +1,6 @@
 """Child process: load one backend, run the golden case, say how it went.
 
-    python -m edge.reading.backends.probe NAME BUNDLE_DIR THREADS MANIFEST_SHA256
+    python -m edge.reading.backends.probe NAME BUNDLE_DIR THREADS MANIFEST_SHA256 [STATE_FILE]
 
 The parent has verified who vouches for the bundle; the child verifies that it is that bundle, every file of it.
 Exit 0 when it passed; otherwise 1 and one line "code message" on standard output.
@@ -17,11 +17,11 @@ from edge.reading.backends import load_backend
 from edge.reading.backends.golden import check_golden
 
 
-def main(name: str, bundle_path: str, threads: str, manifest_sha256: str) -> int:
+def main(name: str, bundle_path: str, threads: str, manifest_sha256: str, state_file: str = "") -> int:
     """See the module docstring."""
     try:
         bundle = load_bundle(Path(bundle_path), trusted_manifest_sha256=manifest_sha256)
-        encoder = load_backend(name, bundle, int(threads))
+        encoder = load_backend(name, bundle, int(threads), state_file)
         check_golden(encoder.run, encoder.emission, bundle)
     except RadboxError as error:
         print(error.code, error.message)
@@ -30,4 +30,4 @@ def main(name: str, bundle_path: str, threads: str, manifest_sha256: str) -> int
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:5]))
+    sys.exit(main(*sys.argv[1:6]))

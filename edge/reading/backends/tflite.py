@@ -10,7 +10,7 @@ import numpy as np
 
 from edge.bundle import Bundle
 from edge.errors import BackendError
-from edge.reading.backends import OUTPUTS
+from edge.reading.backends import OUTPUTS, Setup
 from edge.reading.radiograph import F32
 
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
@@ -43,11 +43,11 @@ class TfliteEncoder:
         }
 
 
-def load(bundle: Bundle, threads: int) -> TfliteEncoder:
+def load(bundle: Bundle, setup: Setup) -> TfliteEncoder:
     """Load encoder.tflite. Raises BackendError: backend.absent (no runtime), backend.load."""
     path = str(bundle.file("encoder.tflite"))
     try:
-        interpreter = _runtime().Interpreter(model_path=path, num_threads=threads)
+        interpreter = _runtime().Interpreter(model_path=path, num_threads=setup.threads)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError, SystemError) as error:
         raise BackendError("The TFLite runtime refused the model file.", code="backend.load") from error
