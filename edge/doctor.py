@@ -198,7 +198,7 @@ def _model(board: Board) -> Iterator[Check]:
     failed = 0
     for name in board.worker.backends:
         try:
-            probe_in_child(name, bundle, board.worker.threads)
+            probe_in_child(name, bundle, board.worker.threads, state_file=board.hardware.state_file)
         except RadboxError as error:
             failed += 1
             verdict: Verdict = "fail" if failed == len(board.worker.backends) else "warn"

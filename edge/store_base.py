@@ -41,6 +41,11 @@ class StoreBase:
         )
         self._db.all("DELETE FROM event WHERE event_key <= ?", event_key - EVENTS_KEPT)
 
+    def _count(self, name: str, number: int = 1) -> None:
+        """Add to a total that only grows."""
+        sql = "INSERT INTO tally VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET total = total + excluded.total"
+        self._db.all(sql, name, number)
+
     def _age_s(self) -> float:
         """Seconds that the box has run, all boots together; a clock that nobody can set wrong."""
         rows = self._db.all("SELECT age_s FROM box")

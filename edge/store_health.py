@@ -46,8 +46,7 @@ class HealthPart(StoreBase):
             return
         with self._db.transaction():
             for name, number in added.items():
-                sql = "INSERT INTO tally VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET total = total + excluded.total"
-                self._db.all(sql, name, number)
+                self._count(name, number)
 
     def counts(self) -> dict[str, int]:
         """Totals since the box was new."""

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from edge.store_base import StoreBase
 from edge.store_rows import ClaimedStudy, InstanceRow
 
+_TOTALS = {"draft": "studies_read", "refused": "studies_refused", "failed": "studies_failed"}
+
 
 class ReadingsPart(StoreBase):
     """Written by `worker` alone."""
@@ -127,6 +129,7 @@ class ReadingsPart(StoreBase):
         timings_s: dict[str, float] | None = None,
     ) -> None:
         self._move(study_key, outcome)
+        self._count(_TOTALS[outcome])
         (attempt,) = self._db.one("SELECT attempt FROM study WHERE study_key = ?", study_key)
         self._db.insert(
             "reading",

@@ -139,3 +139,13 @@ def test_studies_are_counted_by_state(store: Store) -> None:
     counts = store.study_counts()
     assert counts.pop("receiving") == 1
     assert set(counts.values()) == {0}
+
+
+def test_what_became_of_studies_is_counted_with_it(store: Store) -> None:
+    _send(store, 1, "XRAY")
+    key = store.study_key("1.9")
+    assert key is not None
+    store.complete_study(key)
+    store.claim_next("factory")
+    store.finish_refused(key, "gate.blank", "blank", {})
+    assert store.counts() == {"studies_refused": 1}

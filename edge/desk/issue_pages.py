@@ -6,6 +6,7 @@ on is only what the list offers for an issue that is open now.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -108,12 +109,22 @@ class IssuePages:
 
 def _time(form: Form) -> dict[str, float]:
     """Seconds since 1970 as the phone says, or as typed in the box's time zone; {} for neither: care refuses that."""
+    unix_s = _number(form.get("phone_unix_s", ""))
+    if unix_s is None:  # a phone that runs no scripts
+        unix_s = _typed(form.get("date", ""), form.get("time", ""))
+    return {} if unix_s is None else {"unix_s": unix_s}
+
+
+def _number(text: str) -> float | None:
     try:
-        return {"unix_s": float(form["phone_unix_s"])}
-    except (KeyError, ValueError):
-        pass  # a phone that runs no scripts
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _typed(date: str, clock: str) -> float | None:
     try:
-        typed = time.strptime(f"{form['date']} {form['time'][:5]}", TYPED)
-        return {"unix_s": time.mktime(typed)}
-    except (KeyError, ValueError, OverflowError):
-        return {}
+        return time.mktime(time.strptime(f"{date} {clock[:5]}", TYPED))
+    except (ValueError, OverflowError):
+        return None

@@ -66,7 +66,7 @@ def create_app(board: Board) -> Starlette:
         yield
         desk.store.close()
 
-    return Starlette(
+    application = Starlette(
         routes=[
             Route("/", desk.studies),
             Route("/live", desk.live),
@@ -87,6 +87,8 @@ def create_app(board: Board) -> Starlette:
         exception_handlers={HTTPException: desk.http_error},
         lifespan=lifespan,
     )
+    application.state.read_store = desk.store.services
+    return application
 
 
 class Desk:
@@ -331,7 +333,8 @@ class Desk:
 
 def run(board: Board, stop: Stop) -> None:
     """Serve the page on the board's address until `stop`. Raises ConfigError (port), else as `create_app`."""
-    serve(create_app(board), board.web.host, board.web.port, stop)
+    application = create_app(board)
+    serve(application, board.web.host, board.web.port, stop, read=application.state.read_store)
 
 
 def _page_number(text: str) -> int:

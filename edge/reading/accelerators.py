@@ -98,7 +98,7 @@ class Accelerators:
         state = self._state
         for name, error in refusals:
             if not state.of(name).lost:
-                self._voice.event("backend.lost", f"{name} cannot read: {error.message}")
+                self._voice.event("backend.set-aside", f"{name} cannot read: {error.message}")
             state = escalation.refused(
                 state, name, error.code, error.message, self._clock(), self._patience.probe_pause_s
             )
@@ -114,7 +114,7 @@ class Accelerators:
         state, step = escalation.failed(self._state, name, error.code, error.message, self._probe_at_s())
         self._keep(state)
         if step == "next":
-            self._voice.event("backend.lost", f"{name} failed again and again: {error.message}")
+            self._voice.event("backend.set-aside", f"{name} failed again and again: {error.message}")
         return step
 
     def died(self, death: Death) -> None:
@@ -123,7 +123,7 @@ class Accelerators:
             return
         self._keep(escalation.died(self._state, death.backend, death.code, death.of_backend, self._probe_at_s()))
         if self._state.of(death.backend).lost:
-            self._voice.event("backend.lost", f"{death.backend} took the reader with it again and is left alone now.")
+            self._voice.event("backend.set-aside", f"{death.backend} took the reader with it again and is left alone now.")
 
     def read_well(self, name: str) -> None:
         """A study went through backend `name`."""

@@ -66,7 +66,7 @@ def build(bundle: Bundle, board: Board) -> tuple[str, ...]:
     passed, reasons = [], []
     for name in board.worker.backends:
         try:
-            probe_in_child(name, bundle, board.worker.threads)
+            probe_in_child(name, bundle, board.worker.threads, state_file=board.hardware.state_file)
             passed.append(name)
         except BackendError as error:
             reasons.append(f"{name}: {error.message}")
