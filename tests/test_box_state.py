@@ -25,6 +25,7 @@ def issue(severity="warning", put_off_until_age_s=0.0):
 WELL = (said("receive"), said("worker"))
 
 
+@pytest.mark.requirement("KEEP-12")
 @pytest.mark.parametrize(
     ("services", "issues", "queue", "expected"),
     [
@@ -62,6 +63,7 @@ def test_every_state_can_be_reached_and_has_words():
     assert {box_state(*look) for look in looks} == set(STATES) == set(WORDS)
 
 
+@pytest.mark.requirement("KEEP-12")
 def test_words_fit_a_line_of_the_panel():
     for words in WORDS.values():
         assert 0 < len(words.short) <= 20

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.care import clock
+from edge.care import clock, set_clock
 from edge.care.clock import (
     LATEST_UNIX_S,
     OLDEST_S,
@@ -196,6 +196,12 @@ def test_the_command(tmp_path, monkeypatch):
     assert result is not None
     assert result.code == "clock.set"
     assert len(setter.times) == 1
+
+
+def test_a_battery_backed_clock_that_refuses_is_none(tmp_path, monkeypatch):
+    (tmp_path / "rtc").write_bytes(b"")  # no clock device: the ioctl fails
+    monkeypatch.setattr(set_clock, "RTC_DEVICES", (tmp_path / "missing", tmp_path / "rtc"))
+    assert not set_clock.SystemClock().set_rtc(PHONE)
 
 
 def test_the_time_of_the_battery_backed_clock():

@@ -27,6 +27,7 @@ def reset(cause):
     return Reset(cause, "The hardware says so.")
 
 
+@pytest.mark.requirement("KEEP-05")
 @pytest.mark.parametrize(
     ("before", "found", "armed", "reason", "power_lost"),
     [

@@ -19,6 +19,7 @@ ACT = "sys/class/leds/ACT"
 SLOW_C = 75.0
 
 
+@pytest.mark.requirement("KEEP-12")
 def test_five_states_have_five_rhythms():
     assert set(RHYTHMS) == set(STATES)
     assert len(set(RHYTHMS.values())) == len(STATES)

@@ -99,6 +99,7 @@ def follow(curve, state="ok"):
     return states
 
 
+@pytest.mark.requirement("KEEP-04")
 def test_a_hot_afternoon():
     curve = [60, 74.9, 75, 80, 89.9, 90, 95, 86, 85, 84, 75, 71, 70, 69, 60]
     words = ["ok", "ok", "slow", "slow", "slow", "pause", "pause", "pause", "pause"]
@@ -145,6 +146,7 @@ def test_decisions_hold(temperature_c, before, slow_c, span_c):
 # --- heat ---
 
 
+@pytest.mark.requirement("KEEP-04")
 def test_heat_is_told_at_once_and_cooling_too(scene):
     scene.step()
     assert (scene.fact("thermal")["state"], scene.fact("thermal")["pause_s"]) == ("ok", 0.0)
@@ -257,6 +259,7 @@ def test_lights_and_fans_that_refuse_stop_nothing(scene):
 # --- the boot ---
 
 
+@pytest.mark.requirement("KEEP-05")
 @pytest.mark.parametrize(
     ("reason", "power_lost", "event", "total"),
     [
@@ -279,6 +282,7 @@ def test_a_boot_is_told_once(scene, reason, power_lost, event, total):
     assert scene.mark() == Mark(scene.hardware.told, False, ("dmesg@1",))
 
 
+@pytest.mark.requirement("KEEP-05")
 def test_an_orderly_stop_leaves_its_mark_and_a_new_start_takes_it_back(scene):
     scene.step()
     scene.watch.stop()
@@ -297,6 +301,7 @@ def test_an_earlier_boot_is_not_this_one(scene):
 # --- light and history ---
 
 
+@pytest.mark.requirement("KEEP-12")
 def test_the_light_shows_the_state_of_the_box(scene):
     scene.step()
     assert scene.hardware.lights == ["starting"]

@@ -91,9 +91,7 @@ def test_the_same_study_gives_the_same_report(board: Board, store: Store) -> Non
 
 
 @pytest.mark.parametrize("spoil", ["encoder.tflite", "manifest.sig"])
-def test_a_bad_bundle_pauses_reading_and_the_queue_catches_up(
-    board: Board, store: Store, monkeypatch: pytest.MonkeyPatch, spoil: str
-) -> None:
+def test_a_bad_bundle_pauses_reading_and_the_queue_catches_up(board: Board, store: Store, spoil: str) -> None:
     file = board.worker.bundle / spoil
     kept = file.read_bytes()
     file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
@@ -161,9 +159,7 @@ def test_a_study_that_a_dead_worker_left_is_read_once(board: Board, store: Store
     assert detail.superseded_reports == ()
 
 
-def test_a_missing_file_fails_the_study_after_its_tries_and_blocks_nothing(
-    board: Board, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_file_fails_the_study_after_its_tries_and_blocks_nothing(board: Board, store: Store) -> None:
     content, study, sop = _phantom(7)
     lost = put(board, store, content, study, sop)
     (instance,) = store.study(lost).instances  # type: ignore[union-attr]

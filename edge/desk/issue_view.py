@@ -16,6 +16,8 @@ from edge.store_rows import IssueRow, RequestRow
 
 TONES: Final[Mapping[str, Tone]] = {"critical": "stop", "warning": "warn", "info": "work"}
 OUTCOME_TONES: Final[Mapping[str, Tone]] = {"fix.done": "ready", "fix.nothing": "draft"}
+# Fixes that are the thing to do; the others are for a person to weigh.
+MENDING: Final = ("storage.clean", "clock.use-phone", "worker.try-accelerator", "update.seen", "issue.seen")
 SLOW_ANSWER_S: Final = 30.0
 CODE: Final = "issue.changed-meanwhile"
 
@@ -139,7 +141,7 @@ def _buttons(row: IssueRow, said: IssueWords, age_s: float) -> tuple[Button, ...
     for number, action in enumerate(offered(row, age_s)):
         fix = FIXES[action]
         query = urlencode({"action": action, "code": row.code, "subject": row.subject})
-        main = number == 0 and action in said.fixes
+        main = number == 0 and action in MENDING
         found.append(
             Button(action, fix.button, f"/issues/ask?{query}" if fix.ask else "", main, action == "clock.use-phone")
         )

@@ -25,6 +25,7 @@ from tools.deb.tree import ROOT
 ALWAYS: Final = ("receive", "worker", "web", "care", "link")  # the others end where the board names no device
 OPTIONAL: Final = ("panel", "capture")
 PACKAGE: Final = "/root/radbox.deb"
+DPKG: Final = ("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--force-unsafe-io")  # a trial may lose files
 DATA: Final = "var/lib/radbox"
 PAGE: Final = "http://127.0.0.1:8080"
 QUICK_WATCHDOG_S: Final = 10
@@ -49,11 +50,11 @@ class Trial:
 
     def install(self) -> None:
         """Twice: the second time changes nothing."""
-        run_in(self.root, "dpkg", "--install", PACKAGE)
+        run_in(self.root, *DPKG, "--install", PACKAGE)
         board = self.root / "etc/radbox/board.toml"
         board.write_text(board.read_text().replace('name = "radbox"', 'name = "kept by upgrades"'))
         before = _listing(self.root)
-        run_in(self.root, "dpkg", "--install", PACKAGE)
+        run_in(self.root, *DPKG, "--install", PACKAGE)
         _expect("a second installation to change nothing", _listing(self.root) - before, set())
 
     # --- booted ---
@@ -124,7 +125,7 @@ class Trial:
 
     def upgrade(self, box: Booted) -> None:
         """The package over itself while everything runs: data and board file stay, and the services come back."""
-        box.run("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--install", PACKAGE)
+        box.run(*DPKG, "--install", PACKAGE)
         self.ready(box)
         _expect("the board file to be kept", "kept by upgrades" in box.run("cat", "/etc/radbox/board.toml"), True)
         wait_for(lambda: self._report(box), 20, "the draft after the upgrade")
@@ -137,10 +138,10 @@ class Trial:
 
     def remove(self, box: Booted) -> None:
         """Removal stops the services and keeps the data; so does purge when nobody answers its question."""
-        box.run("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--remove", "radbox")
+        box.run(*DPKG, "--remove", "radbox")
         _expect("no service after removal", box.run("systemctl", "list-units", "radbox*", "--no-legend"), "")
         _expect("the board file after removal", (self.root / "etc/radbox/board.toml").is_file(), True)
-        box.run("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--purge", "radbox")
+        box.run(*DPKG, "--purge", "radbox")
         _expect("the board file after purge", (self.root / "etc/radbox/board.toml").exists(), False)
         _expect("the database after purge", (self.root / DATA / "radbox.sqlite3").is_file(), True)
 
@@ -148,11 +149,11 @@ class Trial:
         """Installed again it takes the data up; a purge that is told to delete leaves nothing."""
         key = self.root / "etc/credstore/radbox-db-key"
         key.parent.mkdir(mode=0o700, exist_ok=True)
-        box.run("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--install", PACKAGE)
+        box.run(*DPKG, "--install", PACKAGE)
         self.ready(box)
         wait_for(lambda: self._report(box), 20, "the draft after the second installation")
         box.run("sh", "-c", "echo radbox radbox/purge-data boolean true | debconf-set-selections")
-        box.run("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--purge", "radbox")
+        box.run(*DPKG, "--purge", "radbox")
         _expect("the data after a purge that was told to delete", (self.root / DATA).exists(), False)
         _expect("/opt/radbox after purge", (self.root / "opt/radbox").exists(), False)
         left = [line for line in _listing(self.root) if "radbox" in line and "/root/" not in line]
@@ -163,7 +164,7 @@ class Trial:
         key = self.root / "etc/credstore/radbox-db-key"
         key.write_bytes(secrets.token_bytes(32))
         key.chmod(0o600)
-        box.run("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--install", PACKAGE)
+        box.run(*DPKG, "--install", PACKAGE)
         self.ready(box)
         first = (self.root / DATA / "radbox.sqlite3").read_bytes()[:15]
         _expect("an encrypted database", first == b"SQLite format 3", False)

@@ -1,9 +1,11 @@
-"""What radbox-update@.service runs, as root, for one partition of a USB stick; nothing else of an update needs root.
+"""What radbox-update@.service runs, as root, for one partition of a USB stick; nothing else that it brings needs root.
 
-    check bus and file system -> mount ro,nodev,nosuid,noexec -> install as the owner of the data folder
-        -> remount rw only to write the receipt -> unmount
+    check bus and file system -> mount ro,nodev,nosuid,noexec -> install the update, as the owner of the data folder
+        -> import the images, as the same -> remount rw only to write the receipt -> unmount
 
-The unit gives it a mount namespace of its own (PrivateMounts), so nothing else on the box ever sees the stick.
+A stick without EDGE-UPDATE that has images on it is no failed update: nobody is told of one. Whatever becomes of the
+import, the update's outcome and its receipt stay as they are. The unit gives it a mount namespace of its own
+(PrivateMounts), so nothing else on the box ever sees the stick.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any, Final
 
 from edge.board import load_board
 from edge.care.update.receipt import Receipt, deliver
+from edge.care.update.stick import TOP
 from edge.durable import make_directory
 from edge.errors import RadboxError, UpdateError
 from edge.service import setup_logging
@@ -32,6 +35,7 @@ FILE_SYSTEMS: Final = ("vfat", "exfat")
 SAFE: Final = "nodev,nosuid,noexec"
 READABLE: Final = 0o022  # umask while mounting: vfat and exfat take their modes from it, and the owner must read
 TOOL_TIMEOUT_S: Final = 60.0
+IMPORT_TIMEOUT_S: Final = 50 * 60.0  # the import itself ends after 45 minutes
 _DEVICE = re.compile(r"[a-z0-9]{2,32}")
 _log = logging.getLogger("radbox.update")
 
@@ -54,19 +58,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(board_file: Path, device: Path, mount_point: Path, sys_folder: Path = Path("/sys")) -> int:
-    """Install from `device`, or refuse it; the outcome is told by `edge.care.update.session`.
+    """Take what is on `device`, or refuse it; the outcomes are told by the sessions that read it.
 
-    Raises UpdateError (update.failed) when that session did not answer.
+    Raises UpdateError (update.failed) when the session of the update did not answer, ConfigError.
     """
     try:
         file_system = check_device(device, sys_folder)
         with _mounted(device, file_system, mount_point):
-            answer = _session(board_file, "install", str(mount_point))
-            _write_receipt(answer, mount_point)
+            _read(board_file, mount_point)
     except _Refused as error:
-        answer = _session(board_file, "refuse", error.code, error.message)
-    _log.info("%s: %s", answer["code"], answer["message"])
+        _session(board_file, "refuse", error.code, error.message)
     return 0
+
+
+def _read(board_file: Path, mount_point: Path) -> None:
+    """The update first, then the images; the other way round where there is no update, unless there are none either."""
+    importing = load_board(board_file).stick.import_images
+    update_first = not importing or os.path.lexists(mount_point / TOP)
+    if not update_first and _import(board_file, mount_point):
+        return
+    answer = _session(board_file, "install", str(mount_point))
+    try:
+        if importing and update_first:
+            _import(board_file, mount_point)
+    finally:
+        _write_receipt(answer, mount_point)
 
 
 class _Refused(UpdateError):
@@ -109,17 +125,44 @@ def _mounted(device: Path, file_system: str, mount_point: Path) -> Iterator[None
 
 
 def _session(board_file: Path, *arguments: str) -> dict[str, Any]:
-    """Run the session as the owner of the data folder. Raises UpdateError: update.failed."""
-    command = [sys.executable, "-m", "edge.care.update.session", str(board_file), *arguments]
-    done = subprocess.run(
-        command, input=database_key() or b"", stdout=subprocess.PIPE, check=False, **_owner(board_file)
-    )
+    """Run the session of the update. Raises UpdateError: update.failed."""
+    return _as_owner(board_file, "edge.care.update.session", None, *arguments)
+
+
+def _import(board_file: Path, mount_point: Path) -> bool:
+    """Run the session of the import; True if there was something to import. Raises nothing that it could cause."""
+    session = "edge.intake.stick.session"
     try:
-        answer = json.loads(done.stdout.splitlines()[-1])
+        answer = _as_owner(board_file, session, IMPORT_TIMEOUT_S, str(mount_point))
+    except UpdateError as error:
+        _log.error("the import of images: %s", error.message)
+        try:
+            answer = _as_owner(board_file, session, TOOL_TIMEOUT_S, "--failed")
+        except UpdateError:
+            return False
+    return bool(answer["found"])
+
+
+def _as_owner(board_file: Path, module: str, timeout_s: float | None, *arguments: str) -> dict[str, Any]:
+    """The last line that a module prints, run as the owner of the data folder. Raises UpdateError: update.failed."""
+    command = [sys.executable, "-m", module, str(board_file), *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            input=database_key() or b"",
+            stdout=subprocess.PIPE,
+            check=False,
+            timeout=timeout_s,
+            **_owner(board_file),
+        )
+        answer = dict(json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired as error:
+        raise UpdateError("expected the session to end in time, got none", code="update.failed") from error
     except (IndexError, ValueError) as error:
-        message = f"expected the update to end, got status {done.returncode}"
+        message = f"expected the session to answer, got status {done.returncode}"
         raise UpdateError(message, code="update.failed") from error
-    return dict(answer)
+    _log.info("%s: %s", answer["code"], answer["message"])
+    return answer
 
 
 def _owner(board_file: Path) -> dict[str, Any]:
