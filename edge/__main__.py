@@ -109,6 +109,8 @@ def parser() -> Parser:
         service = add(name, _service, summary)
         if name in ("receive", "web"):
             service.add_argument("--port", metavar="N", type=_port, help="listen here, not on the board's port")
+        if name == "panel":
+            service.add_argument("--capture", metavar="FILE", type=Path, help="keep what crosses the line, both ways")
         service.add_argument("--parent", metavar="PID", type=int, help=argparse.SUPPRESS)
     return whole
 
@@ -234,7 +236,8 @@ def _service(parsed: Parsed) -> int:
             return FAILED
     board = _load_board(parsed)
     setup_logging(parsed.command)
-    importlib.import_module(SERVICES[parsed.command][0]).run(board, Stop())
+    options = {"capture": parsed.capture} if parsed.command == "panel" else {}
+    importlib.import_module(SERVICES[parsed.command][0]).run(board, Stop(), **options)
     return 0
 
 

@@ -69,9 +69,7 @@ def make_authority(folder: Path, name: str) -> Path:
     (folder / "ca.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     (folder / "server.pem").write_bytes(server.public_bytes(serialization.Encoding.PEM))
     (folder / "server.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return folder / "ca.pem"
 
@@ -104,9 +102,10 @@ class Peer:
             self.process.kill()
             self.process.wait(10)
 
-    def board(self, data_dir: Path, **mqtt: object) -> Board:
-        """The simulated board, speaking to this broker."""
+    def board(self, **mqtt: object) -> Board:
+        """The simulated board, its data beside the broker's folder, speaking to this broker."""
         sim = load_board(Path(__file__).resolve().parent.parent / "board_configs" / "sim.toml")
+        self.folder.mkdir(exist_ok=True)
         (self.folder / "password").write_text(BOX_PASSWORD + "\n")
         values: dict[str, object] = {
             "host": "127.0.0.1",
@@ -116,7 +115,7 @@ class Peer:
             "password_file": str(self.folder / "password"),
             **mqtt,
         }
-        return replace(sim, data_dir=data_dir, mqtt=replace(sim.mqtt, **values))  # type: ignore[arg-type]
+        return replace(sim, data_dir=self.folder.parent / "data", mqtt=replace(sim.mqtt, **values))  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -179,20 +178,18 @@ def listening(peer: Peer) -> Iterator[Listener]:
     """A client that hears everything."""
     heard = Listener()
     ready = threading.Event()
-    client = paho.Client(
-        CallbackAPIVersion.VERSION2, client_id="listener", protocol=MQTTProtocolVersion.MQTTv5
-    )
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="listener", protocol=MQTTProtocolVersion.MQTTv5)
     client.tls_set_context(ssl.create_default_context(cafile=str(peer.ca_file)))
     client.username_pw_set(LISTENER, LISTENER_PASSWORD)
     client.reconnect_delay_set(0.1, 0.2)  # type: ignore[arg-type]
     client.on_connect = lambda one, *_: one.subscribe("#", qos=1)
     client.on_subscribe = lambda *_: ready.set()
-    client.on_message = lambda _client, _own, message: heard.messages.append(
-        (message.topic, message.payload.decode())
-    )
+    client.on_message = lambda _client, _own, message: heard.messages.append((message.topic, message.payload.decode()))
     client.connect_async("127.0.0.1", peer.port)
     client.loop_start()
-    assert ready.wait(10)
-    yield heard
-    client.disconnect()
-    client.loop_stop()
+    try:
+        assert ready.wait(10)
+        yield heard
+    finally:
+        client.disconnect()
+        client.loop_stop()

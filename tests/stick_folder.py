@@ -12,6 +12,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
+from pydicom.uid import UID
 
 from tests.dicom_objects import image_object, ramp
 
@@ -22,7 +23,7 @@ def object_file(path: Path, number: int, **attributes: Any) -> Path:
     """A small radiograph as a Part 10 file, with what DCMTK's dcmmkdir asks of one."""
     uid = f"2.25.{1000 + number}"
     ds = image_object(ramp(number, 4000 - number), SOPInstanceUID=uid, **attributes)
-    ds.file_meta.MediaStorageSOPInstanceUID = uid
+    ds.file_meta.MediaStorageSOPInstanceUID = UID(uid)
     ds.PatientName, ds.PatientID = NAME, "ID-4711"
     ds.StudyInstanceUID, ds.SeriesInstanceUID = "2.25.11", "2.25.12"
     ds.StudyDate, ds.StudyTime, ds.StudyID, ds.AccessionNumber = "20200101", "120000", "1", ""

@@ -13,7 +13,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from edge import durable
 from edge.errors import DicomError
-from edge.intake.inbox import INBOX, waiting
+from edge.intake.inbox import waiting
+from edge.intake.inbox_folder import INBOX
 from edge.intake.part10 import read_head
 from edge.simulate.objects import encode_file
 from edge.store import Store

@@ -27,6 +27,7 @@ from edge.store_rows import IssueFacts, IssueRow
 from tests.issue_box import TROUBLES, fact, healthy, lasting
 from tests.page_store import page_board, port, serving, text_of
 
+pytestmark = pytest.mark.requirement("KEEP-10")
 AGE_S = 90 * DAY_S
 NOW = Now(5_000.0, "this-boot", 0.0)
 JARGON = re.compile(
@@ -99,7 +100,7 @@ def every_issue() -> list[IssueFacts]:
         healthy(**fact(hardware={"undervoltage_since_boot": True})),
         healthy(**fact(hardware={"wear_percent": {"nvme0": 104.0}})),
         healthy(**fact(hardware={"throttled": True})),
-        healthy(**fact(grabber={"state": "frozen"})),
+        healthy(**fact(grabber={"state": "geometry"})),
         *(healthy(**fact(boot={"reason": reason})) for reason in ("panic", "crash")),
     ]
     return [one for seen in (*(healthy(**changed) for changed, _ in TROUBLES.values()), *more) for one in lasting(seen)]
@@ -319,6 +320,7 @@ def test_a_wish_that_takes_long_says_so(store: Store) -> None:
 # --- who may not ---
 
 
+@pytest.mark.requirement("SEC-05")
 def test_only_what_is_offered_for_an_open_issue_is_passed_on(client: httpx.Client, store: Store) -> None:
     store.set_issues([FULL, WORN])
     fields = forms(page(client))["issue.disk-full", "storage.clean"]
@@ -339,6 +341,7 @@ def test_only_what_is_offered_for_an_open_issue_is_passed_on(client: httpx.Clien
     assert store.asked() == []
 
 
+@pytest.mark.requirement("SEC-05")
 def test_only_a_press_on_the_boxs_own_page_counts(client: httpx.Client, store: Store) -> None:
     store.set_issues([FULL])
     own = f"http://{client.base_url.host}:{client.base_url.port}"

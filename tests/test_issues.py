@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge.care.issues import checks_box, checks_links, habits
 from edge.care.issues.checks import CHECKS, find, opened, tell
+from edge.care.issues.fixes import FIXES
 from edge.care.issues.habits import DAY_S, Habit, learn, silences
 from edge.care.issues.notes import Notes, from_fact, to_fact
 from edge.care.issues.seen import Seen, rise
@@ -30,6 +32,8 @@ from tests.issue_box import (
     service,
     use,
 )
+
+pytestmark = pytest.mark.requirement("KEEP-10")
 
 
 def codes(seen: Seen) -> list[str]:
@@ -63,6 +67,15 @@ def test_the_table_has_every_code_once_and_a_title_for_each() -> None:
     listed = [check.code for check in CHECKS]
     assert len(set(listed)) == len(listed)
     assert set(listed) == set(TITLES) == set(TROUBLES)
+
+
+def test_the_document_has_every_code_its_title_and_every_fix(root: Path) -> None:
+    document = (root / "docs" / "issues.md").read_text()
+    rows = {line.split("|")[1].strip(): line for line in document.splitlines() if line.startswith("| `")}
+    assert {f"`{code}`" for code in TITLES} <= set(rows)
+    for code, one in TITLES.items():
+        assert one.long.split(":")[0].split(";")[0].split(",")[0] in rows[f"`{code}`"]
+    assert all(f"`{action}`" in document for action in FIXES)
 
 
 def test_short_titles_fit_on_a_line_of_the_panel() -> None:
@@ -298,6 +311,19 @@ def test_a_printer_that_will_soon_need_something_can_wait() -> None:
     assert lasting(healthy(**printing("idle", "toner-low", "media-low"))) == []
     assert len(lasting(healthy(**printing("idle", "toner-low", "door-open")))) == 1
     assert len(lasting(healthy(**printing("offline")))) == 1
+
+
+def test_a_picture_that_a_person_froze_is_no_trouble() -> None:
+    told = {
+        state
+        for state in ("ok", "frozen", "starting", "stale", "no-signal", "geometry")
+        if codes(healthy(**fact(grabber={"state": state})))
+    }
+    assert told == {"starting", "stale", "no-signal", "geometry"}
+
+
+def test_a_panel_that_answers_with_errors_is_there() -> None:
+    assert codes(healthy(**service(row("panel", "degraded", "panel.noise")))) == []
 
 
 def test_facts_that_say_nothing_are_no_trouble() -> None:

@@ -19,11 +19,15 @@ from edge.care.issues import fixes, seen
 from edge.care.issues.desk import LOOK_EVERY_S, IssueDesk
 from edge.care.issues.fixes import FIXES
 from edge.care.issues.habits import DAY_S
+from edge.care.issues.notes import Notes
 from edge.durable import DiskUse
+from edge.service_limits import SILENT_AFTER_S
 from edge.slots import FACTORY_STATE, Slots, activate, crashed
 from edge.store import Store, boot_id, open_store
 from edge.update_seen import seen_mark
 from tests.care_box import board_of, put_draft, put_expired
+
+pytestmark = pytest.mark.requirement("KEEP-10")
 
 
 @pytest.fixture
@@ -146,12 +150,12 @@ def test_facts_of_an_earlier_boot_and_of_a_silent_service_count_for_nothing(
     store.set_fact("thermal", {"state": "pause"})
     store.set_fact("mqtt", {"connected": False})
     store.set_service("link", "ok", "", "")
-    look = gatherer.look(fixes.Notes(), {})
+    look = gatherer.look(Notes(), {})
     assert set(look.facts) == {"thermal", "mqtt"}
-    monkeypatch.setattr(seen, "SILENT_AFTER_S", {**seen.SILENT_AFTER_S, "link": -1.0})
-    assert set(gatherer.look(fixes.Notes(), {}).facts) == {"thermal"}
+    monkeypatch.setattr(seen, "SILENT_AFTER_S", {**SILENT_AFTER_S, "link": -1.0})
+    assert set(gatherer.look(Notes(), {}).facts) == {"thermal"}
     gatherer._boot_id = "another boot"
-    assert gatherer.look(fixes.Notes(), {}).facts == {}
+    assert gatherer.look(Notes(), {}).facts == {}
 
 
 def test_totals_rise_within_the_window_only(
@@ -159,10 +163,10 @@ def test_totals_rise_within_the_window_only(
 ) -> None:
     store.add_counts({"associations": 100})
     gatherer, now_s = seen.Gatherer(board, store), 1_000.0
-    monkeypatch.setattr(seen.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
 
     def rise() -> int:
-        return gatherer.look(fixes.Notes(), {}).recent.get("associations", 0)
+        return gatherer.look(Notes(), {}).recent.get("associations", 0)
 
     assert rise() == 0, "what was before this start is no news"
     store.add_counts({"associations": 5})
@@ -372,7 +376,7 @@ def test_a_wish_of_an_earlier_boot_is_not_done_any_more(board: Board, store: Sto
 
 def test_a_fix_that_breaks_is_answered(board: Board, store: Store, calm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
-        raise fixes.Refused("expected a working disk, got none", code="storage.failed")
+        raise clock.Refused("expected a working disk, got none", code="storage.failed")
 
     monkeypatch.setattr(fixes, "trim_quarantine", broken)
     code, message = ask(store, IssueDesk(board, store), "storage.quarantine-clear")

@@ -49,6 +49,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A link that looks often and pauses shortly."""
     monkeypatch.setattr(service, "STEP_S", 0.05)
+    monkeypatch.setattr(mqtt, "STEP_S", 0.05)
     monkeypatch.setattr(mqtt, "SHORTEST_PAUSE_S", 0.1)
     monkeypatch.setattr(mqtt, "LONGEST_PAUSE_S", 0.3)
 
@@ -59,9 +60,11 @@ def linked(board: Board) -> Iterator[None]:
     stop = Stop(signals=False)
     thread = threading.Thread(target=service.run, args=(board, stop))
     thread.start()
-    yield
-    stop.set()
-    thread.join(20)
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
     assert not thread.is_alive()
 
 
@@ -73,7 +76,7 @@ def link_process(board: Board, folder: Path) -> Iterator[subprocess.Popen[bytes]
         "from edge.board import load_board\n"
         "from edge.link import service, mqtt\n"
         "from edge.service import Stop, setup_logging\n"
-        "service.STEP_S = 0.05; mqtt.SHORTEST_PAUSE_S = 0.1; mqtt.LONGEST_PAUSE_S = 0.3\n"
+        "service.STEP_S = mqtt.STEP_S = 0.05; mqtt.SHORTEST_PAUSE_S = 0.1; mqtt.LONGEST_PAUSE_S = 0.3\n"
         "setup_logging('link')\n"
         "service.run(load_board(pathlib.Path(sys.argv[1])), Stop())\n"
     )
@@ -84,10 +87,11 @@ def link_process(board: Board, folder: Path) -> Iterator[subprocess.Popen[bytes]
     sim = sim.replace('"var/sim"', json.dumps(str(board.data_dir)))
     file.write_text(f"{sim}\n[mqtt]\n{lines}\n")
     process = subprocess.Popen([sys.executable, "-c", code, str(file)])
-    yield process
-    if process.poll() is None:
+    try:
+        yield process
+    finally:
         process.terminate()
-    process.wait(20)
+        process.wait(20)
 
 
 def raise_issues(store: Store, *codes: str) -> None:
@@ -110,7 +114,7 @@ def test_the_box_says_how_it_is_and_goodbye(peer: Peer, store: Store) -> None:
     store.set_service("receive", "ok", "", "MUELLER^ANNA sent something")
     raise_issues(store, "issue.printer")
     with listening(peer) as heard:
-        with linked(peer.board(store._db._path.parent)):
+        with linked(peer.board()):
             until(lambda: issues(heard) and heard.last("hardware") and heard.last("counters"), "messages")
             assert heard.last("status") == "online"
             until(lambda: store.facts()["mqtt"].value.get("connected") is True, "fact")
@@ -129,7 +133,7 @@ def test_the_box_says_how_it_is_and_goodbye(peer: Peer, store: Store) -> None:
 
 
 def test_state_is_retained_for_those_who_come_later(peer: Peer, store: Store) -> None:
-    with linked(peer.board(store._db._path.parent, home_assistant=True)):
+    with linked(peer.board(home_assistant=True)):
         until(lambda: store.facts().get("mqtt"), "connection")
         with listening(peer) as heard:
             until(lambda: all(heard.last(name) for name in ("status", "health", "counters", "hardware")), "state")
@@ -140,11 +144,6 @@ def test_state_is_retained_for_those_who_come_later(peer: Peer, store: Store) ->
     assert state["availability_topic"] == f"radbox/{box_id()}/status"
     for config in configs.values():
         assert config["state_topic"] in {name for name, _ in heard.messages}
-
-
-def wrong_password(peer: Peer, tmp_path: Path) -> dict[str, object]:
-    (tmp_path / "wrong").write_text("not the secret")
-    return {"password_file": str(tmp_path / "wrong")}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +172,7 @@ def test_what_keeps_the_broker_away_is_told(peer: Peer, store: Store, tmp_path: 
         "not allowed": {"topic": "elsewhere"},
     }
     raise_issues(store, "issue.printer")
-    with listening(peer) as heard, linked(peer.board(store._db._path.parent, **changes[case])):
+    with listening(peer) as heard, linked(peer.board(**changes[case])):
         until(lambda: link_code(store) == code, code)
         until(lambda: store.facts()["mqtt"].value.get("connected") is False, "fact")
     assert [name for name, _ in heard.messages if name.endswith("/issue")] == []
@@ -189,12 +188,12 @@ def test_a_credential_of_systemd_comes_before_the_file(
     (tmp_path / mqtt.CREDENTIAL).write_text(BOX_PASSWORD + "\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "wrong").write_text("not the secret")
-    with linked(peer.board(store._db._path.parent, password_file=str(tmp_path / "wrong"))):
+    with linked(peer.board(password_file=str(tmp_path / "wrong"))):
         until(lambda: store.facts().get("mqtt") and store.facts()["mqtt"].value.get("connected"), "connection")
 
 
 def test_the_last_will_speaks_for_a_service_that_was_killed(peer: Peer, store: Store, tmp_path: Path) -> None:
-    board = peer.board(store._db._path.parent)
+    board = peer.board()
     with listening(peer) as heard, link_process(board, tmp_path) as process:
         until(lambda: heard.last("status") == "online", "online")
         process.send_signal(signal.SIGKILL)
@@ -202,7 +201,9 @@ def test_the_last_will_speaks_for_a_service_that_was_killed(peer: Peer, store: S
 
 
 def test_nothing_is_lost_when_the_broker_dies(peer: Peer, store: Store) -> None:
-    with listening(peer) as heard, linked(peer.board(store._db._path.parent)):
+    with listening(peer) as heard, linked(peer.board()):
+        raise_issues(store, CODES[0])
+        until(lambda: len(issues(heard)) == 1, "news")
         raise_issues(store, *CODES[:2])
         until(lambda: len(issues(heard)) == 2, "news")
         until(lambda: not store.outbox(), "acknowledgement")
@@ -220,7 +221,7 @@ def test_nothing_is_lost_when_the_broker_dies(peer: Peer, store: Store) -> None:
 
 
 def test_the_outbox_outlives_the_service(peer: Peer, store: Store, tmp_path: Path) -> None:
-    board = peer.board(store._db._path.parent)
+    board = peer.board()
     peer.kill()
     with link_process(board, tmp_path) as process:
         for number in range(len(CODES)):
@@ -238,7 +239,7 @@ def test_the_outbox_outlives_the_service(peer: Peer, store: Store, tmp_path: Pat
 
 
 def test_many_messages_leave_in_order(peer: Peer, store: Store) -> None:
-    board = peer.board(store._db._path.parent)
+    board = peer.board()
     topic = f"radbox/{box_id()}/issue"
     for number in range(150):
         store.put_out(topic, str(number), False, 1000)
@@ -249,7 +250,7 @@ def test_many_messages_leave_in_order(peer: Peer, store: Store) -> None:
 
 
 def test_an_outbox_that_is_full_drops_the_oldest_and_counts(store: Store, free_port: int, tmp_path: Path) -> None:
-    board = Peer(tmp_path, free_port, tmp_path / "ca.pem").board(store._db._path.parent, tls=False, outbox=4)
+    board = Peer(tmp_path / "broker", free_port, tmp_path / "ca.pem").board(tls=False, password_file="", outbox=4)
     with linked(board):
         raise_issues(store, *CODES)
         until(lambda: store.counts().get("mqtt_dropped") == 2, "count")
@@ -259,7 +260,7 @@ def test_an_outbox_that_is_full_drops_the_oldest_and_counts(store: Store, free_p
 
 
 def test_an_issue_is_told_once_and_again_when_it_comes_again(peer: Peer, store: Store) -> None:
-    board = peer.board(store._db._path.parent)
+    board = peer.board()
     with listening(peer) as heard:
         with linked(board):
             raise_issues(store, "issue.printer")
@@ -285,7 +286,7 @@ def test_pauses_grow_and_end_growing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_box_that_is_killed_between_outbox_and_note_tells_twice(peer: Peer, store: Store) -> None:
     """The order of the two writes: at least once, the same id."""
-    board = peer.board(store._db._path.parent)
+    board = peer.board()
     raise_issues(store, "issue.printer")
     link = mqtt.Broker(board.mqtt, reporter.address(board.mqtt, box_id()), store, lambda: None)
     first = reporter.Reporter(board.mqtt, store, "boot", box_id(), link)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from edge.board import Board
 from edge.box_words import WORDS
 from edge.care.panel import protocol, show
 from edge.care.panel import service as service_module
-from edge.care.panel.protocol import Frame, Kind
+from edge.care.panel.link import Link, SerialPort
+from edge.care.panel.protocol import Frame, Key, Kind
 from edge.care.panel.replay import read_capture, replay
 from edge.care.panel.service import run
 from edge.service import Stop
@@ -218,6 +219,29 @@ def test_a_dirty_line_loses_nothing_and_doubles_nothing(box: Box, monkeypatch: p
             wait_until(lambda: not box.line.panel._waiting)  # the panel knows that it was heard, up and down
             box.store.answer(request.request_key, show.TAKEN_CODE, "")
             wait_until(lambda: box.shows(show.TAKEN))
+
+
+def test_keys_come_in_order_and_once_over_a_dirty_line(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.care.panel.simulated.RESEND_S", 0.02)
+    monkeypatch.setattr("edge.care.panel.simulated.FORGET_S", 60.0)
+    dice = random.Random(11)
+    box.line.plug()
+    with closing(SerialPort(str(box.line.path), 115_200)) as port:
+        link = Link(port)
+        wait_until(lambda: link.step(0.01) == [] and link.hello is not None)
+        box.line.spoil = lambda content: content if dice.random() < 0.5 else content[: len(content) // 2]
+        real = port.write
+        monkeypatch.setattr(port, "write", lambda content: real(content if dice.random() < 0.7 else content[1:]))
+        keys: list[Key] = []
+        for _ in range(8):
+            box.line.press()
+
+        def heard() -> bool:
+            keys.extend(link.step(0.01))
+            return not box.line.panel._waiting
+
+        wait_until(heard)
+    assert keys == [Key(0, True), Key(0, False)] * 8
 
 
 def test_a_panel_of_another_version_is_told(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from edge.intake.stick import session as session_module
 from edge.intake.stick import take as take_module
 from edge.intake.stick.session import Import, tell
 from edge.intake.stick.take import INBOX
+from edge.intake.stick.tree import read_rest
 from edge.intake.stick.words import Tally
 from edge.simulate.objects import encode_file, sample_dataset
 from edge.simulate.phantom import PhantomOptions
@@ -220,7 +221,7 @@ def test_one_bad_sector_costs_one_file(
 ) -> None:
     for number in range(3):
         object_file(stick / f"I{number}", number)
-    real = take_module.read_rest
+    real = read_rest
 
     def bad_sector(handle: int, *rest: Any) -> None:
         if Path(f"/proc/self/fd/{handle}").readlink().name == "I1":
@@ -247,7 +248,7 @@ def test_a_disk_nearly_full_stops_it(board: Board, store: Store, stick: Path, fr
     watch = DiskWatch(board, lambda _path: DiskUse(2**40, 2**40 - free, free))
     tally = Import(board, store, watch).run(stick)
     assert (tally.stopped, inbox(board)) == ("stick.disk-full", [])
-    assert "too little free space" in str(tell(store, tally)["message"])
+    assert str(tell(store, tally)["message"]).startswith("The box has too little free space for more images.")
 
 
 def test_a_disk_that_fills_up_meanwhile_stops_it(

@@ -237,9 +237,10 @@ RESETS: Final[Mapping[str, str]] = {
     "crash": "without being switched off",
 }
 VIDEO: Final[Mapping[str, str]] = {
-    "no-signal": "there is no picture",
-    "unplugged": "the video adapter is not plugged in",
-    "frozen": "the picture has not changed for a long time",
+    "starting": "none has come yet",
+    "stale": "none comes any more",
+    "no-signal": "the cable brings none",
+    "geometry": "it has another size than it should",
 }
 PROBLEM_ELSE: Final = "it does not answer"
 

@@ -28,6 +28,7 @@ from edge.intake.association import Settings
 from edge.intake.children import fork
 from edge.intake.filing import Arrival, Filing
 from edge.intake.header import read_header
+from edge.intake.inbox_folder import INBOX, SUFFIX
 from edge.intake.ledger_link import LedgerGoneError, LedgerLink
 from edge.intake.part10 import file_head, read_head
 from edge.intake.server import Server
@@ -35,8 +36,6 @@ from edge.intake.spool import SpoolFile
 from edge.intake.status import FAULTS, REFUSALS, SUCCESS, Answer
 from edge.store import INCOMING
 
-INBOX: Final = Path("inbox")  # below the data folder
-SUFFIX: Final = ".dcm"
 _SOURCE: Final = re.compile(r"[A-Z0-9][A-Z0-9_-]{0,15}")  # what is shown as the calling AE title
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0  # before what could not be taken is tried again
 _STOP_S: Final = 2.0

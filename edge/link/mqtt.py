@@ -55,14 +55,9 @@ TROUBLE: Final[dict[str, str]] = {
     "mqtt.refused": "The MQTT broker refuses this box.",
     "mqtt.lost": "The connection to the MQTT broker broke off.",
 }
-# CONNACK, DISCONNECT and PUBACK reason codes (section 2.4).
-_REASONS: Final[dict[int, str]] = {
-    0x86: "mqtt.password",
-    0x87: "mqtt.not-allowed",
-    0x8A: "mqtt.refused",
-    0x8C: "mqtt.password",
-    0x8E: "mqtt.taken-over",
-}
+# Reason codes (section 2.4) of CONNACK, where "not authorized" is what a wrong password gets, and of DISCONNECT.
+_AT_GREETING: Final[dict[int, str]] = {0x86: "mqtt.password", 0x87: "mqtt.password", 0x8C: "mqtt.password"}
+_LATER: Final[dict[int, str]] = {0x87: "mqtt.not-allowed", 0x8E: "mqtt.taken-over"}
 _LOG = logging.getLogger("radbox.link")
 
 
@@ -231,6 +226,7 @@ class _Session:
         client.on_publish = self._on_publish
         client.will_set(self._status, OFFLINE, qos=1, retain=True)
         self._client = client
+        self._tls: _Tls | None = None
 
     # --- what paho calls, from inside its own calls ---
 
@@ -250,7 +246,8 @@ class _Session:
         """Until the broker's CONNACK. Raises MqttError."""
         settings, client = self._settings, self._client
         if settings.tls:
-            client.tls_set_context(_tls(settings.ca_file))
+            self._tls = _tls(settings.ca_file)
+            client.tls_set_context(self._tls)
         if settings.username:
             client.username_pw_set(settings.username, password(settings))
         try:
@@ -269,7 +266,7 @@ class _Session:
                 raise MqttError("mqtt.unreachable")
             self._loop()
         if self._greeting.is_failure:
-            raise MqttError(_code_of(self._greeting, "mqtt.refused"))
+            raise MqttError(_AT_GREETING.get(self._greeting.value, "mqtt.refused"))
         self.tell(self._status, ONLINE)
 
     def tell(self, topic: str, payload: str) -> None:
@@ -289,7 +286,7 @@ class _Session:
         acknowledged, self._acknowledged = self._acknowledged, []
         for message, reason in acknowledged:
             if reason.is_failure:
-                raise MqttError(_code_of(reason, "mqtt.not-allowed"))
+                raise MqttError("mqtt.not-allowed")
             key = self._under_way.pop(message, None)
             if key is not None:
                 self._outbox.sent(key)
@@ -307,28 +304,41 @@ class _Session:
 
     def close(self) -> None:
         """Without a word where `goodbye` was not said, so that the broker sends the last will."""
-        held = self._client.socket()
-        if held is not None:
-            held.close()
+        for held in (self._client.socket(), self._tls.wrapped if self._tls else None):
+            if held is not None:
+                held.close()
 
     def _loop(self) -> None:
         result = self._client.loop(STEP_S)
         if self._greeting is not None and self._greeting.is_failure:
             return
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS or self._end is not None:
-            raise MqttError(_code_of(self._end, "mqtt.lost"))
+            raise MqttError("mqtt.lost" if self._end is None else _LATER.get(self._end.value, "mqtt.lost"))
 
 
-def _code_of(reason: ReasonCode | None, otherwise: str) -> str:
-    return otherwise if reason is None else _REASONS.get(reason.value, otherwise)
+class _Tls(ssl.SSLContext):
+    """Verifies certificate and host name, always. Keeps what it wrapped: paho lets go of a socket that it refused."""
+
+    wrapped: ssl.SSLSocket | None = None
+
+    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        """As SSLContext."""
+        self.wrapped = super().wrap_socket(*arguments, **options)
+        return self.wrapped
 
 
-def _tls(ca_file: str) -> ssl.SSLContext:
-    """Verifies certificate and host name, always; "" trusts what the system trusts."""
+def _tls(ca_file: str) -> _Tls:
+    """Trusts the CAs of the file, or those of the system where there is none. Raises MqttError."""
+    context = _Tls(ssl.PROTOCOL_TLS_CLIENT)  # CERT_REQUIRED and check_hostname are its defaults
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        return ssl.create_default_context(cafile=ca_file or None)
+        if ca_file:
+            context.load_verify_locations(ca_file)
+        else:
+            context.load_default_certs()
     except (OSError, ssl.SSLError):
         raise MqttError("mqtt.ca-file") from None
+    return context
 
 
 def password(settings: Mqtt) -> str | None:

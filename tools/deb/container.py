@@ -10,8 +10,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+Answer = TypeVar("Answer")
 TOOLS: Final = ("mmdebstrap", "systemd-nspawn", "nsenter")
 PACKAGES: Final = "systemd,systemd-sysv,dbus,udev,python3,debconf,init-system-helpers,mount,libstdc++6,zlib1g"
 UP: Final = ("starting", "running", "degraded")
@@ -102,7 +103,7 @@ def booted(root: Path, log: Path, name: str = "radbox-test") -> Iterator[Booted]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
     leader = wait_for(lambda: _leader(process.pid), 20, "PID 1 of the container")
-    box = Booted(process, int(leader))
+    box = Booted(process, leader)
     try:
         wait_for(lambda: box.run("systemctl", "is-system-running", check=False) in UP, 30, "systemd in the container")
         yield box
@@ -110,7 +111,7 @@ def booted(root: Path, log: Path, name: str = "radbox-test") -> Iterator[Booted]
         box.stop()
 
 
-def wait_for(read: Callable[[], object], limit_s: float, what: str, step_s: float = 0.1) -> object:
+def wait_for(read: Callable[[], Answer], limit_s: float, what: str, step_s: float = 0.1) -> Answer:
     """The first answer that counts as true; stops with a sentence after `limit_s`."""
     deadline_s = time.monotonic() + limit_s
     while not (answer := read()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -25,7 +26,7 @@ FIXED_NEEDS: Final = (
 )
 
 
-def write_control(package: Path, architecture: Architecture, version: str, libraries: list[str]) -> None:
+def write_control(package: Path, architecture: Architecture, version: str, depends: Sequence[str]) -> None:
     """DEBIAN/ of the tree `package`: control, md5sums, maintainer scripts, the question that purge asks."""
     debian = package / "DEBIAN"
     debian.mkdir()
@@ -35,7 +36,7 @@ def write_control(package: Path, architecture: Architecture, version: str, libra
         version=version,
         architecture=architecture.debian,
         installed_kib=sum(max(4096, path.stat().st_size) for path in files) // 1024,
-        depends=", ".join([*FIXED_NEEDS, *libraries]),
+        depends=", ".join(depends),
     )
     (debian / "control").write_text(control)
     sums = [f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(package)}\n" for path in files]

@@ -14,8 +14,9 @@ from pathlib import Path
 from edge.toml import parse_toml
 from tools.deb.architectures import ARCHITECTURES, Architecture
 from tools.deb.libraries import needed_packages
-from tools.deb.package import build, write_control
-from tools.deb.tree import HOME, ROOT, lay_out, settle
+from tools.deb.package import FIXED_NEEDS, build, write_control
+from tools.deb.sbom import INSTALLED, copyright_text, encode, package_sbom
+from tools.deb.tree import DOCUMENTS, HOME, ROOT, lay_out, settle
 from tools.deb.wheels import build_own, compile_modules, fetch, install
 
 LOCK = ROOT / "requirements" / "run.txt"
@@ -46,9 +47,13 @@ def make(architecture: Architecture, version: str, out: Path, folder: Path, *, q
     site = install(LOCK, wheels, own, architecture, package / HOME)
     lay_out(package, architecture, BUILD)
     compile_modules(site, f"/{site.relative_to(package)}")
-    libraries = needed_packages(package, architecture)
+    depends = [*FIXED_NEEDS, *needed_packages(package, architecture)]
+    sbom = package / INSTALLED
+    sbom.parent.mkdir()
+    sbom.write_bytes(encode(package_sbom(package, wheels, depends, version, epoch_s)))
+    (package / DOCUMENTS / "copyright").write_text(copyright_text(sbom))
     shutil.rmtree(own)
-    write_control(package, architecture, version, libraries)
+    write_control(package, architecture, version, depends)
     settle(package)
     return build(package, out, f"radbox_{version}_{architecture.debian}", epoch_s, quick=quick)
 

@@ -40,8 +40,8 @@ def lay_out(package: Path, architecture: Architecture, build: Path) -> None:
     wrapper.chmod(0o755)
     for document in sorted((ROOT / "docs").glob("*.md")):
         _copy(document, package / DOCUMENTS / document.name)
-    for document in ("README.md", "board_configs/README.md"):
-        _copy(ROOT / document, package / DOCUMENTS / document.replace("board_configs/README", "boards"))
+    _copy(ROOT / "README.md", package / DOCUMENTS / "README.md")
+    _copy(ROOT / "board_configs" / "README.md", package / DOCUMENTS / "boards.md")
     changes = package / DOCUMENTS / "changelog.gz"
     changes.write_bytes(gzip.compress((ROOT / "CHANGELOG.md").read_bytes(), 9, mtime=0))
 
@@ -90,5 +90,5 @@ def settle(package: Path) -> None:
     for path in [package, *package.rglob("*")]:
         if path.is_symlink():
             continue
-        executable = path.is_dir() or path.parent.name == "bin" or path.parent.name == "DEBIAN" and path.suffix == ""
+        executable = path.is_dir() or path.parent.name == "bin" or path.parent.name == "DEBIAN"
         path.chmod(0o755 if executable and path.name not in ("control", "md5sums", "templates") else 0o644)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from tools.deb.run import BUILD, make_quickly
 from tools.deb.tree import ROOT
 
 ALWAYS: Final = ("receive", "worker", "web", "care", "link")  # the others end where the board names no device
-OPTIONAL: Final = ("panel", "capture")
+OPTIONAL: Final = ("panel",)
 PACKAGE: Final = "/root/radbox.deb"
 DPKG: Final = ("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--force-unsafe-io")  # a trial may lose files
 DATA: Final = "var/lib/radbox"
@@ -63,7 +64,7 @@ class Trial:
         """Every service ready, and which user it runs as."""
         for name in ALWAYS:
             unit = f"radbox-{name}.service"
-            wait_for(lambda unit=unit: box.show(unit, "SubState") == "running", 60, f"{unit} to run")
+            wait_for(partial(_running, box, unit), 60, f"{unit} to run")
         for name in OPTIONAL:
             _expect(f"radbox-{name} to end well", box.show(f"radbox-{name}.service", "Result"), "success")
         began_us = int(box.run("systemctl", "show", "--property", "UserspaceTimestampMonotonic", "--value"))
@@ -76,9 +77,7 @@ class Trial:
         for name in ALWAYS:
             process = box.show(f"radbox-{name}.service", "MainPID")
             status = dict(
-                line.split(":\t", 1)
-                for line in box.run("cat", f"/proc/{process}/status").splitlines()
-                if ":\t" in line
+                line.split(":\t", 1) for line in box.run("cat", f"/proc/{process}/status").splitlines() if ":\t" in line
             )
             walls = {key: status[key].strip() for key in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp")}
             wanted = {"CapEff": "0" * 16, "CapBnd": "0" * 16, "NoNewPrivs": "1", "Seccomp": "2"}
@@ -90,7 +89,9 @@ class Trial:
             _expect(f"a network of {name}'s own", own_network, name in ("worker", "care"))
             _expect(f"the links of {name}", "lo" in links, True)
             devices = set(box.run("ls", f"/proc/{process}/root/dev").split())
-            _expect(f"no disk in {name}'s /dev", {one for one in devices if one.startswith(("sd", "vd", "loop"))}, set())
+            _expect(
+                f"no disk in {name}'s /dev", {one for one in devices if one.startswith(("sd", "vd", "loop"))}, set()
+            )
 
     def study(self, box: Booted, name: str = "first") -> None:
         """A computed thorax, sent by DCMTK, becomes a draft on the page."""
@@ -115,13 +116,12 @@ class Trial:
         box.run("systemctl", "restart", unit)
         time.sleep(QUICK_WATCHDOG_S + 2)
         _expect("no restart of a worker that works", box.show(unit, "NRestarts"), "0")
-        process = box.show(unit, "MainPID")
         began_s = time.monotonic()
-        box.run("kill", "-STOP", process)
+        box.run("systemctl", "kill", "--signal=STOP", "--kill-whom=main", unit)
         wait_for(lambda: box.show(unit, "NRestarts") == "1", QUICK_WATCHDOG_S + 20, "a restart by the watchdog")
         self.figures["hang of the worker to its restart"] = round(time.monotonic() - began_s, 2)
         _expect("the reason of the restart", "watchdog" in box.run("journalctl", "--unit", unit, "--output=cat"), True)
-        wait_for(lambda: box.show(unit, "SubState") == "running", 30, "the worker to run again")
+        wait_for(partial(_running, box, unit), 30, "the worker to run again")
 
     def upgrade(self, box: Booted) -> None:
         """The package over itself while everything runs: data and board file stay, and the services come back."""
@@ -147,8 +147,6 @@ class Trial:
 
     def purge(self, box: Booted) -> None:
         """Installed again it takes the data up; a purge that is told to delete leaves nothing."""
-        key = self.root / "etc/credstore/radbox-db-key"
-        key.parent.mkdir(mode=0o700, exist_ok=True)
         box.run(*DPKG, "--install", PACKAGE)
         self.ready(box)
         wait_for(lambda: self._report(box), 20, "the draft after the second installation")
@@ -162,12 +160,17 @@ class Trial:
     def credential(self, box: Booted) -> None:
         """A key in /etc/credstore encrypts the database; where there was none, it was not."""
         key = self.root / "etc/credstore/radbox-db-key"
+        key.parent.mkdir(mode=0o700, exist_ok=True)
         key.write_bytes(secrets.token_bytes(32))
         key.chmod(0o600)
         box.run(*DPKG, "--install", PACKAGE)
         self.ready(box)
         first = (self.root / DATA / "radbox.sqlite3").read_bytes()[:15]
         _expect("an encrypted database", first == b"SQLite format 3", False)
+
+
+def _running(box: Booted, unit: str) -> bool:
+    return box.show(unit, "SubState") == "running"
 
 
 def _listing(root: Path) -> set[str]:
@@ -201,9 +204,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with booted(root, log) as box:
             try:
                 for action in (trial.ready, trial.walls, trial.study, trial.watchdog, trial.upgrade, trial.quiet):
-                    trial.step(action.__name__, lambda action=action: action(box))
+                    trial.step(action.__name__, partial(action, box))
                 for action in (trial.remove, trial.purge, trial.credential):
-                    trial.step(action.__name__, lambda action=action: action(box))
+                    trial.step(action.__name__, partial(action, box))
             finally:
                 (BUILD / "test_package.journal").write_text(box.run("journalctl", "--no-pager", check=False))
     print(json.dumps(trial.figures, indent=1))

@@ -17,8 +17,8 @@ from typing import Final
 from tools.deb.architectures import Architecture
 
 PYTHON: Final = (3, 11)  # of Debian 12
-# Parts of wheels that no service loads: compilers and drivers for accelerators that no board has (they name libraries that
-# Debian does not have either), and the libraries' own tests.
+# Parts of wheels that no service loads: compilers and drivers for accelerators that no board has (they name libraries
+# that Debian does not have either), and the libraries' own tests.
 LEFT_OUT: Final = (
     "ai_edge_litert/vendors",
     "ai_edge_litert/tools/apply_plugin_main",
@@ -82,7 +82,15 @@ def install(lock: Path, wheels: Path, own: Path, architecture: Architecture, ven
     Every wheel is checked against the lock's hashes once more; `own` holds the wheel of this checkout.
     """
     site = venv / "lib" / f"python{PYTHON[0]}.{PYTHON[1]}" / "site-packages"
-    common = ["install", "--target", site, "--no-index", "--no-deps", "--no-compile", "--only-binary=:all:"]
+    common: list[str | Path] = [
+        "install",
+        "--target",
+        site,
+        "--no-index",
+        "--no-deps",
+        "--no-compile",
+        "--only-binary=:all:",
+    ]
     target = _target(architecture)
     _pip(*common, *target, "--require-hashes", "--find-links", wheels, "--requirement", lock)
     _pip(*common, *target, "--upgrade", "--find-links", own, "radbox")

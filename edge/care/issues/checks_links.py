@@ -15,6 +15,8 @@ ABORTED_SHARE: Final = 0.3
 ABORTED_STILL: Final = 0.15  # the issue goes only below this share
 BACKEND: Final = "backend."  # codes of the worker's row
 SOON: Final = ("media-low", "toner-low")  # reasons of the printer
+PICTURES: Final = ("ok", "frozen")  # states of the frame grabber
+NOISY_PANEL: Final = "panel.noise"  # it answers, with errors
 TOO_HOT: Final = "worker.too-hot"
 
 
@@ -75,16 +77,16 @@ def printer(seen: Seen) -> Iterator[IssueFacts]:
 
 
 def grabber_no_signal(seen: Seen) -> Iterator[IssueFacts]:
-    """No fresh picture comes from the frame grabber."""
+    """Nothing that could be captured comes from the frame grabber. One that stands still was frozen by a person."""
     state = str(seen.facts.get("grabber", {}).get("state", "ok"))
-    if seen.board.grabber.source and state not in ("ok", "live", "starting"):
+    if seen.board.grabber.source and state not in PICTURES:
         yield IssueFacts("issue.grabber-no-signal", "", "warning", {"problem": state})
 
 
 def panel_lost(seen: Seen) -> Iterator[IssueFacts]:
     """The panel that the board names does not answer."""
     row = _alive(seen, "panel")
-    if seen.board.panel.device and row is not None and row.state != "ok":
+    if seen.board.panel.device and row is not None and row.state != "ok" and row.code != NOISY_PANEL:
         yield IssueFacts("issue.panel-lost", "", "info")
 
 

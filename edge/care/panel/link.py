@@ -25,6 +25,7 @@ ASK_EVERY_S: Final = 1.0  # a board that resets when the port is opened is silen
 HELLO_WITHIN_S: Final = 8.0
 RESEND_S: Final = 0.4
 TRIES: Final = 6
+REMEMBERED: Final = 32  # sequence numbers of keys, back from the last, that are not obeyed again
 CHUNK_BYTES: Final = 4096
 
 
@@ -79,7 +80,7 @@ class SerialPort:
 
 def _reason(error: Exception) -> str:
     number = getattr(error, "errno", None)
-    return os.strerror(number) if number else type(error).__name__
+    return os.strerror(number) if number else "a device that is gone"
 
 
 @dataclass
@@ -130,7 +131,7 @@ class Link:
         self._sequence = 0
         self._sent: _Sent | None = None
         self._outgoing = _Outgoing()
-        self._last_key = -1  # sequence number
+        self._last_key: int | None = None  # its sequence number
         self._opened_s = clock()
         self._asked_s = float("-inf")
 
@@ -217,13 +218,14 @@ class Link:
         self.hellos += 1
         self._sent = None
         self._outgoing = _Outgoing()
-        self._last_key = -1
+        self._last_key = None
 
     def _key(self, frame: Frame) -> Key | None:
         self._write(protocol.encode(Frame(Kind.ACK, frame.sequence, b"\0")))
-        again = frame.sequence == self._last_key  # our acknowledgement was lost
+        if self._last_key is not None and (self._last_key - frame.sequence) % 256 < REMEMBERED:
+            return None  # it came before: our acknowledgement was lost
         self._last_key = frame.sequence
-        return None if again else protocol.read_key(frame.payload)
+        return protocol.read_key(frame.payload)
 
     def _write(self, content: bytes) -> None:
         if self._recorder:

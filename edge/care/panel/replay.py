@@ -99,7 +99,7 @@ def replay(chunks: list[Chunk], columns: int = 20, rows: int = 4) -> Iterator[tu
         for frame in reader.feed(chunk.content):
             if chunk.direction == ">":
                 panel.feed(protocol.encode(frame))
-            yield chunk.at_s, in_words(frame)
+            yield chunk.at_s, f"{chunk.direction} {in_words(frame)}"
         if reader.bad > bad:
             yield chunk.at_s, f"{chunk.direction} {reader.bad - bad} bad frame(s)"
 
@@ -108,7 +108,6 @@ def in_words(frame: Frame) -> str:
     """A frame in one line."""
     known = frame.kind in tuple(Kind)
     name = Kind(frame.kind).name.lower() if known else f"kind {frame.kind:#04x}"
-    arrow = "<" if frame.kind >= Kind.HELLO else ("=" if frame.kind == Kind.ACK else ">")
     said = ""
     if frame.kind == Kind.LINES and (lines := protocol.read_lines(frame.payload)):
         said = " | ".join(line.rstrip() for line in lines)
@@ -119,4 +118,4 @@ def in_words(frame: Frame) -> str:
         said = f"version {hello.version}, {hello.columns} x {hello.rows}"
     elif frame.payload:
         said = frame.payload.hex(" ")
-    return f"{arrow} {name} {frame.sequence} {said}".rstrip()
+    return f"{name} {frame.sequence} {said}".rstrip()

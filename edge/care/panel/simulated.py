@@ -34,7 +34,7 @@ class Light:
 class _Waiting:
     frame: Frame
     since_s: float
-    sent_s: float
+    sent_s: float = float("-inf")
 
 
 class SimulatedPanel:
@@ -75,8 +75,8 @@ class SimulatedPanel:
         """A key goes down, or up with pressed=False; returns what the panel sends at once."""
         now_s = self._clock()
         frame = Frame(Kind.KEY, self._next(), bytes((key, pressed)))
-        self._waiting.append(_Waiting(frame, now_s, now_s))
-        return protocol.encode(frame)
+        self._waiting.append(_Waiting(frame, now_s))
+        return self._due()
 
     def tick(self) -> bytes:
         """To be called now and then: what must be sent again. A host that is silent for long is told of on screen."""
@@ -85,10 +85,15 @@ class SimulatedPanel:
             self._show((SILENT,))
             self._last_s = now_s
         self._waiting = [one for one in self._waiting if now_s - one.since_s < FORGET_S]
-        due = [one for one in self._waiting if now_s - one.sent_s >= RESEND_S]
-        for one in due:
-            one.sent_s = now_s
-        return b"".join(protocol.encode(one.frame) for one in due)
+        return self._due()
+
+    def _due(self) -> bytes:
+        """The oldest key that was not acknowledged, if it is time: one at a time, so that they stay in order."""
+        now_s = self._clock()
+        if not self._waiting or now_s - self._waiting[0].sent_s < RESEND_S:
+            return b""
+        self._waiting[0].sent_s = now_s
+        return protocol.encode(self._waiting[0].frame)
 
     def _next(self) -> int:
         self._sequence = (self._sequence + 1) % 256
@@ -102,7 +107,7 @@ class SimulatedPanel:
             return b""
         if frame.kind == Kind.ACK:
             self._waiting = [one for one in self._waiting if one.frame.sequence != frame.sequence]
-            return b""
+            return self._due()
         heard = (frame.kind, frame.sequence, frame.payload)
         again = heard == self._last_heard  # its acknowledgement was lost: say it again, do nothing again
         self._last_heard = heard

@@ -23,13 +23,13 @@ Where = npt.NDArray[np.bool_]
 
 _SCALES: Final = (1.0, 0.5)  # the second finds large letters with the same sizes in pixels
 _STROKE: Final = 13  # pixels; what is at least as wide in both directions is no stroke
-_CONTRAST: Final = 50  # grey levels between a stroke's pixels and their surroundings
+_CONTRAST: Final = 60  # grey levels between a stroke's pixels and their surroundings
 _STRONG: Final = 85  # the same for the brightest fifth of a letter
 _HEIGHT: Final = (6, 48)  # of a letter
 _WIDTH_LIMIT: Final = 60  # of a piece; letters may touch
 _FILL: Final = (0.12, 0.95)  # of its box that a letter covers
-_UNEVEN: Final = 0.16  # spread of brightness inside a stroke, as a share of its contrast
-_STEEP: Final = 0.42  # mean gradient at the edge, as a share of the contrast (1 pixel wide edge: 0.5)
+_UNEVEN: Final = 0.2  # spread of brightness inside a stroke, as a share of its contrast
+_STEEP: Final = 0.4  # mean gradient at the edge, as a share of the contrast (1 pixel wide edge: 0.5)
 _LETTERS: Final = 3  # in a row
 _HEIGHT_RATIO: Final = 1.7
 _GAP: Final = 1.3  # times the height, between neighbours
@@ -50,17 +50,14 @@ class _Letter:
 def find_writing(picture: Picture, overlooked: Where | None = None) -> list[Box]:
     """Boxes [x, y, width, height] of rows of writing in a picture (H, W, 3). overlooked: (H, W), not looked at."""
     grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    bright = picture.max(axis=2)  # coloured writing on black is as bright as white
+    colour = picture.max(axis=2) - picture.min(axis=2)  # of coloured writing over a grey image nothing else is left
     found: list[Box] = []
+    looks = ((grey, cv2.MORPH_TOPHAT), (grey, cv2.MORPH_BLACKHAT), (colour, cv2.MORPH_TOPHAT))
     for scale in _SCALES:
-        for plane in (grey, bright):
+        for plane, polarity in looks:
             small = plane if scale == 1.0 else cv2.resize(plane, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
             hidden = None if overlooked is None else _grown(overlooked, small.shape)
-            for polarity in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT):
-                for row in _rows(_letters(small, polarity, hidden)):
-                    box = _bounds(row, scale)
-                    if box not in found:
-                        found.append(box)
+            found += [_bounds(row, scale) for row in _rows(_letters(small, polarity, hidden))]
     return found
 
 

@@ -68,12 +68,16 @@ class Tally:
     def sentence(self, state: State) -> str:
         """For example "12 images were taken from the stick, 3 were here already."."""
         if state == "working":
-            return f"Images are copied from the stick: {self._counts()}. Leave it in."
-        counts = f"{self._counts(' from the stick')}." if self.found else "No images were found on the stick."
+            return f"Images are copied from the stick. Leave it in. So far: {self._counts()}."
         more = _STOPPED.get(self.stopped) or _NOT_ALL.get(self.not_all, "")
-        return f"{counts} {more}.".removesuffix(" .")
+        if self.found:
+            sentences = [self._counts(" from the stick"), more]
+        else:
+            sentences = [more if self.stopped else "No images were found on the stick", "" if self.stopped else more]
+        return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
     def _counts(self, whence: str = "") -> str:
-        taken = f"1 image was taken{whence}" if self.taken == 1 else f"{self.taken} images were taken{whence}"
+        number = {0: "No new image was", 1: "1 image was"}.get(self.taken, f"{self.taken} images were")
+        taken = f"{number} taken{whence}"
         known = f", {self.known} {'was' if self.known == 1 else 'were'} here already" if self.known else ""
         return f"{taken}{known}" + (f", {self.refused} cannot be used" if self.refused else "")

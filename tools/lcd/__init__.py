@@ -1,0 +1,1 @@
+"""The status panel on a terminal."""
