@@ -56,7 +56,7 @@ def test_it_tells_how_the_box_is(address: str) -> None:
         "MQTT no connection, 3 messages wait",
         "Temperature cpu 61 °C",
         "Processor held back now",
-        "Free space 21474.8 MB of 64424.5 MB",
+        "Free space 20.0 GiB of 60.0 GiB",
         "Wear of mmcblk0 30 % of its rated life",
         "Device dev-hailo0 missing",
         "Fan 40 %",

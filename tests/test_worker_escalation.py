@@ -32,6 +32,8 @@ from tests.scenario_box import scenario_box
 from tests.worker_process import (
     WAIT_S,
     load_obedient,
+    picture,
+    put,
     put_picture,
     state,
     wait,
@@ -275,8 +277,14 @@ def test_the_decoding_child_goes_home_and_comes_back(
     def children() -> list[psutil.Process]:
         return [one for one in psutil.Process().children() if "edge.reading.decode_loop" in one.cmdline()]
 
+    arriving = picture(1), "2.25.1001", "2.25.9001"
     with working(board, dataclasses.replace(QUICK, decoder_idle_s=0.3)):
+        wait(lambda: says(store, "worker.ready"))
+        assert not children(), "nothing arrives"
+        key = put(board, store, *arriving, whole=False)
         wait(lambda: bool(children()))
-        wait(lambda: not children())
-        key = put_picture(board, store, 1)
+        store.complete_study(key)
         wait(lambda: state(store, key) == "draft")
+        wait(lambda: not children())
+        other = put_picture(board, store, 2)
+        wait(lambda: state(store, other) == "draft")

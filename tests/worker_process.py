@@ -58,8 +58,10 @@ def picture(number: int, rows: int = QUIET) -> bytes:
     return encode_file(radiograph(number, rows=rows, study=f"2.25.{1000 + number}"))
 
 
-def put(board: Board, store: Store, content: bytes, study_uid: str, sop_uid: str, urgency: int = 0) -> int:
-    """What the receiver does: file durable, row, study complete. Returns the study's key."""
+def put(
+    board: Board, store: Store, content: bytes, study_uid: str, sop_uid: str, urgency: int = 0, *, whole: bool = True
+) -> int:
+    """What the receiver does: file durable, row, study complete (if `whole`). Returns the study's key."""
     digest = hashlib.sha256(content).hexdigest()
     path = object_path(digest)
     durable.make_directory((board.data_dir / path).parent)
@@ -72,7 +74,8 @@ def put(board: Board, store: Store, content: bytes, study_uid: str, sop_uid: str
     assert store.add_instance(study, facts) == "stored"
     key = store.study_key(study_uid)
     assert key is not None
-    store.complete_study(key)
+    if whole:
+        store.complete_study(key)
     return key
 
 

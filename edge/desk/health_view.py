@@ -163,7 +163,7 @@ def hardware_facts(snapshot: Snapshot) -> tuple[Fact, ...]:
         *((f"Temperature {name}", _celsius(value)) for name, value in found.temperatures_c.items()),
         ("Processor", None if found.throttled is None else "held back now" if found.throttled else "at full speed"),
         ("Power", _power(found)),
-        ("Free space", f"{words.size(free)} of {words.size(total)}" if free is not None and total else None),
+        ("Free space", f"{_size(free)} of {_size(total)}" if free is not None and total else None),
         *((f"Wear of {name}", f"{value:.0f} % of its rated life") for name, value in found.wear_percent.items()),
         ("Free memory", _size(found.memory_free_bytes) if found.memory_free_bytes is not None else None),
         ("Load", f"{found.load_1m:.2f}" if found.load_1m is not None else None),

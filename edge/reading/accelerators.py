@@ -123,7 +123,9 @@ class Accelerators:
             return
         self._keep(escalation.died(self._state, death.backend, death.code, death.of_backend, self._probe_at_s()))
         if self._state.of(death.backend).lost:
-            self._voice.event("backend.set-aside", f"{death.backend} took the reader with it again and is left alone now.")
+            self._voice.event(
+                "backend.set-aside", f"{death.backend} took the reader with it again and is left alone now."
+            )
 
     def read_well(self, name: str) -> None:
         """A study went through backend `name`."""

@@ -105,6 +105,7 @@ class _Worker:
             board, stop, self._deadline, notes, self._voice, self._probation, self._accelerators, patience
         )
         self._last_work_s = time.monotonic()
+        self._look_s = float("-inf")  # for studies that arrive
         self._again = False
 
     def run(self) -> bool:
@@ -188,8 +189,6 @@ class _Worker:
     def _serve(self, reader: Reader) -> None:
         """Read study after study; returns when stopped or when a model must be opened again."""
         began_s = time.monotonic()
-        with contextlib.suppress(DecodeError):  # it died while it started; the first file starts another
-            self._decoder.start()
         while not self._stop.is_set():
             self._voice.alive()
             self._wished()
@@ -207,17 +206,25 @@ class _Worker:
                 continue
             if claimed is None:
                 notify("WATCHDOG=1")
-                self._send_decoder_home()
+                self._tend_decoder()
                 self._stop.wait(self._board.worker.poll_s)
             elif not self._read(reader, claimed):
                 return
             elif heat.pause_s:
                 _rest(self._stop, heat.pause_s, self._look_up)
 
-    def _send_decoder_home(self) -> None:
-        """The decoding child takes a third of the worker's memory; the next file starts another."""
-        if self._decoder.pid and time.monotonic() - self._last_work_s > self._patience.decoder_idle_s:
-            self._decoder.close()
+    def _tend_decoder(self) -> None:
+        """While nothing arrives the decoding child would only hold memory; it is there again before a study is whole."""
+        now_s = time.monotonic()
+        if self._decoder.pid:
+            if now_s - self._last_work_s > self._patience.decoder_idle_s:
+                self._decoder.close()
+        elif now_s >= self._look_s:
+            self._look_s = now_s + self._patience.wishes_every_s
+            if self._store.receiving_studies():
+                self._last_work_s = now_s
+                with contextlib.suppress(DecodeError):  # it died while it started; the first file starts another
+                    self._decoder.start()
 
     def _read(self, reader: Reader, claimed: ClaimedStudy) -> bool:
         """Read one study and settle it whatever happens; False when the model must be opened again."""

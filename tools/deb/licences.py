@@ -8,13 +8,13 @@ from email.message import Message
 from pathlib import Path
 from typing import Final
 
-# Makers who name no SPDX expression: distribution -> what their own licence file says. A new one of these stops the build.
+# Makers who name no SPDX expression: distribution -> what their own licence file says. A new one stops the build.
 BY_DISTRIBUTION: Final[Mapping[str, str]] = {
-    "apsw-sqlite3mc": "(any-OSI OR Zlib) AND MIT AND blessing",  # APSW, SQLite3 Multiple Ciphers, SQLite
+    "apsw-sqlite3mc": "(Zlib OR any-OSI) AND MIT AND blessing",  # APSW, SQLite3 Multiple Ciphers, SQLite
     "jinja2": "BSD-3-Clause",
     "protobuf": "BSD-3-Clause",
     "pyjpegls": "MIT AND BSD-3-Clause",  # the module, and CharLS inside
-    "pylibjpeg-libjpeg": "GPL-3.0-or-later",  # libjpeg by Thomas Richter, chosen of its two licences
+    "pylibjpeg-libjpeg": "GPL-3.0-only",  # and so is libjpeg by Thomas Richter inside
     "pylibjpeg-openjpeg": "MIT AND BSD-2-Clause",  # the module, and OpenJPEG inside
     "pyserial": "BSD-3-Clause",
     "radbox": "Apache-2.0",

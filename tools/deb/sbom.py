@@ -2,8 +2,8 @@
 
     python -m tools.deb.sbom --image ROOT [--out FILE]     of the system that is installed under ROOT
 
-What is listed is what is there: each Python distribution as it lies in the venv with the hash of its wheel, the libraries
-that wheels bring along, the kernels, the model with the hash of every file, and the Debian packages.
+What is listed is what is there: each Python distribution as it lies in the venv with the hash of its wheel, the
+libraries that wheels bring along, the kernels, the model with the hash of every file, and the Debian packages.
 """
 
 from __future__ import annotations
@@ -185,9 +185,8 @@ def copyright_text(sbom: Path) -> str:
         for component in (one, *one.get("components", ())):
             words = [choice.get("expression") or choice["license"]["name"] for choice in component.get("licenses", ())]
             if words:
-                lines.append(
-                    f"{component['name']} {component.get('version', '')}: {'; '.join(words)}".replace(" :", ":")
-                )
+                name = " ".join(filter(None, (component["name"], component.get("version"))))
+                lines.append(f"{name}: {'; '.join(words)}")
     return "\n".join([*lines, ""])
 
 

@@ -24,7 +24,7 @@ from tools.deb.run import BUILD, make_quickly
 from tools.deb.tree import ROOT
 
 ALWAYS: Final = ("receive", "worker", "web", "care", "link")  # the others end where the board names no device
-OPTIONAL: Final = ("panel",)
+OPTIONAL: Final = ("panel", "capture")
 PACKAGE: Final = "/root/radbox.deb"
 DPKG: Final = ("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--force-unsafe-io")  # a trial may lose files
 DATA: Final = "var/lib/radbox"

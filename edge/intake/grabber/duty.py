@@ -100,8 +100,10 @@ class Duty:
             return "grabber.too-late", "The box was busy or off in between. Press again."
         if request.action != FREEZE:
             return "grabber.unknown", "The frame grabber does not know this request."
-        if not self._judgement.is_picture or self._frame is None:
+        if not self._judgement.is_picture:
             return f"grabber.{self._judgement.state}", self._judgement.message
+        if self._frame is None:
+            return "grabber.stale", "There is no picture right now. Press again."
         try:
             taken = self._shelf.take(self._frame.picture, *self._date())
         except StorageFullError:
