@@ -36,6 +36,7 @@ HURRY = {
     "start_first_s": 0.1,
     "wishes_every_s": 0.2,
 }
+NO_WAITS: dict[str, float] = {}
 BOARD = """\
 name = "scenario"
 data_dir = {data_dir}
@@ -73,11 +74,12 @@ def notice_of(markup: str) -> dict[str, str]:
 class ScenarioBox:
     """One box in a folder of its own."""
 
-    def __init__(self, folder: Path, backends: list[str], web_port: int) -> None:
+    def __init__(self, folder: Path, backends: list[str], web_port: int, waits: dict[str, float]) -> None:
         self.state_file = folder / "hardware.toml"
         self.board_file = folder / "board.toml"
         self._log = folder / "services.log"
         self._port = web_port
+        self._waits = {**HURRY, **waits}
         texts = {
             "data_dir": str(folder / "data"),
             "bundle": str(ROOT / "models" / "bundles" / "chest"),
@@ -112,7 +114,7 @@ class ScenarioBox:
     def tend(self) -> None:
         """systemd's part: a worker that is not there is started."""
         if self._worker is None or self._worker.poll() is not None:
-            waits = (f"{name}={seconds}" for name, seconds in HURRY.items())
+            waits = (f"{name}={seconds}" for name, seconds in self._waits.items())
             self._worker = self._start("tests.scenario_box", str(self.board_file), *waits)
 
     def restart(self) -> None:
@@ -168,9 +170,11 @@ class ScenarioBox:
 
 
 @contextmanager
-def scenario_box(folder: Path, backends: list[str], web_port: int) -> Iterator[ScenarioBox]:
-    """A box whose page answers and whose worker is started by the first `tend`."""
-    with closing(ScenarioBox(folder, backends, web_port)) as box:
+def scenario_box(
+    folder: Path, backends: list[str], web_port: int, waits: dict[str, float] = NO_WAITS
+) -> Iterator[ScenarioBox]:
+    """A box whose page answers and whose worker is started by the first `tend`. waits: `Patience` beside HURRY."""
+    with closing(ScenarioBox(folder, backends, web_port, waits)) as box:
         deadline = time.monotonic() + 60
         while not box.get("/healthz"):
             assert time.monotonic() < deadline, box.log()

@@ -21,11 +21,11 @@ BOX = Patience()
 
 
 def fail(state: Escalation, name: str, now_s: float = 0.0) -> tuple[Escalation, str]:
-    return failed(state, name, "backend.run", "It failed.", now_s + 60)
+    return failed(state, name, "backend.run", "It failed.", now_s, BOX.probe_pause_s)
 
 
 def die(state: Escalation, name: str, now_s: float = 0.0) -> Escalation:
-    return died(state, name, "worker.deadline", "It hung.", now_s + 60)
+    return died(state, name, "worker.deadline", "It hung.", now_s, BOX.probe_pause_s)
 
 
 def refuse(state: Escalation, name: str, now_s: float) -> Escalation:
@@ -68,13 +68,19 @@ def test_a_lost_backend_is_tried_after_a_minute_then_less_and_less_often() -> No
     assert pauses == [60, 120, 240, 480, 900, 900, 900]
 
 
-def test_a_backend_found_again_reads_but_has_used_up_its_retry() -> None:
+def test_a_backend_found_again_has_one_chance_and_longer_and_longer_pauses() -> None:
+    state, now_s, pauses = Escalation(), 0.0, []
+    for _ in range(5):
+        while not state.of("npu").lost:
+            state = die(state, "npu", now_s)
+        pauses.append(state.of("npu").next_probe_s - now_s)
+        state = found(state, "npu")
+        assert state.may_open(NAMES, now_s) == NAMES
+        assert fail(state, "npu")[1] == "next"
+    assert pauses == [60, 120, 240, 480, 900]
     lost = refuse(Escalation(), "npu", 0.0)
-    back = opened(found(lost, "npu"), "npu")
-    assert back.may_open(NAMES, 0.0) == NAMES
-    assert fail(back, "npu")[1] == "restart"
-    assert opened(lost, "npu") == back
-    assert fail(forgiven(back, "npu"), "npu")[1] == "retry"
+    assert opened(lost, "npu") == opened(found(lost, "npu"), "npu")
+    assert fail(forgiven(state, "npu"), "npu")[1] == "retry"
 
 
 def test_when_none_is_left_each_gets_its_turn() -> None:
@@ -131,10 +137,11 @@ def test_an_orderly_end_leaves_nothing_to_tell(tmp_path: Path) -> None:
 def test_a_death_is_told_by_the_next_one_and_deaths_at_once_add_up(tmp_path: Path) -> None:
     for deaths in range(1, 4):
         Notes(tmp_path).reading("encode", "npu", 7, 60)
-        after = Notes(tmp_path)
-        assert after.death == Death("killed", "", "encode", "npu", 7, 60, deaths)
-    assert after.death.code == "worker.died"
-    assert after.death.message == (
+        after = Notes(tmp_path).death
+        assert after == Death("killed", "", "encode", "npu", 7, 60, deaths)
+    assert after is not None
+    assert after.code == "worker.died"
+    assert after.message == (
         "The reader died in stage encode on backend npu, ended from outside or for lack of memory."
     )
     assert Notes(tmp_path).deaths == 3, "one that was ended while it waited changes nothing"

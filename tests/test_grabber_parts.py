@@ -164,7 +164,7 @@ def test_writing_is_found_where_it_is_and_not_where_it_is_allowed() -> None:
     cv2.putText(picture, "SEEDED, NAME 123", (60, 40), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (255, 255, 255), 2, cv2.LINE_AA)
     boxes = find_writing(picture)
     assert boxes
-    assert all(50 <= x and 5 <= y and x + width <= 420 and y + height <= 60 for x, y, width, height in boxes)
+    assert all(x >= 50 and y >= 5 and x + width <= 420 and y + height <= 60 for x, y, width, height in boxes)
     allowed = np.zeros(picture.shape[:2], bool)
     allowed[:60, :420] = True
     assert find_writing(picture, allowed) == []
@@ -182,6 +182,6 @@ def test_small_pictures_are_looked_at_too() -> None:
 
 def test_the_finder_keeps_what_was_measured() -> None:
     """A small part of what `docs/grabber.md` reports; seeds that its thresholds were not set on."""
-    measured = measure(12, 200_000)
+    measured = measure(8, 200_000)
     assert measured["found"] >= 0.75
     assert measured["false_alarms"] <= 0.1

@@ -28,7 +28,7 @@ from tests.health_store import stocked
 from tests.page_store import NAMES, page_board, port, serving, text_of
 
 DAY, WEEK = SPANS
-TEMPERATURE, _, STUDIES, *_ = MEASURES
+TEMPERATURE, STUDIES = MEASURES[0], MEASURES[2]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,10 @@ def issues(heard: Listener) -> list[str]:
     """Codes of the news, each message once (QoS 1 may deliver one twice)."""
     found = [json.loads(text) for text in heard.all("issue")]
     return [one["code"] for one in {one["id"]: one for one in found}.values()]
+
+
+def waiting(store: Store, number: int) -> bool:
+    return len(store.outbox()) == number
 
 
 def link_code(store: Store) -> str:
@@ -211,7 +216,7 @@ def test_nothing_is_lost_when_the_broker_dies(peer: Peer, store: Store) -> None:
         until(lambda: link_code(store) in ("mqtt.lost", "mqtt.unreachable"), "loss")
         for number in range(2, len(CODES)):
             raise_issues(store, *CODES[: number + 1])
-            until(lambda number=number: len(store.outbox()) == number - 1, "waiting message")
+            until(partial(waiting, store, number - 1), "waiting message")
         peer.start()
         until(lambda: len(issues(heard)) == len(CODES), "delivery")
         until(lambda: not store.outbox(), "acknowledgement")
@@ -226,7 +231,7 @@ def test_the_outbox_outlives_the_service(peer: Peer, store: Store, tmp_path: Pat
     with link_process(board, tmp_path) as process:
         for number in range(len(CODES)):
             raise_issues(store, *CODES[: number + 1])
-            until(lambda number=number: len(store.outbox()) == number + 1, "waiting message")
+            until(partial(waiting, store, number + 1), "waiting message")
         until(lambda: len(store.facts()["mqtt"].value["told"]) == len(CODES), "note")
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -66,7 +66,7 @@ def play(box: ScenarioBox, step: dict[str, Any]) -> None:
 )
 def test_scenario(name: str, tmp_path: Path, free_port: int) -> None:
     scenario = load_toml(FOLDER / f"{name}.toml")
-    with scenario_box(tmp_path, scenario["backends"], free_port) as box:
+    with scenario_box(tmp_path, scenario["backends"], free_port, scenario.get("waits", {})) as box:
         for step in scenario["step"]:
             assert set(step) <= STEP_KEYS
             play(box, {"page": [], **step})

@@ -6,6 +6,7 @@ those that the board file names; what others send is counted under "other".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -13,7 +14,7 @@ from typing import Any, Final, Literal
 from edge.box_words import STATES
 from edge.link import topics
 from edge.link.snapshot import Snapshot
-from edge.link.topics import slug, word
+from edge.link.topics import word
 from edge.store_rows import ModalityRow
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -176,13 +177,12 @@ def _totals(snapshot: Snapshot) -> list[Metric]:
     counted = topics.counters(snapshot).totals
     return [
         Metric(
-            f"{name.replace('-', '_')}_total",
+            f"{re.sub('[^a-z0-9]', '_', name)}_total",
             "counter",
             f"{name.replace('_', ' ').capitalize()} since the box was new.",
             (({}, total),),
         )
         for name, total in sorted(counted.items())
-        if name != topics.UNLISTED and slug(name) == name
     ]
 
 

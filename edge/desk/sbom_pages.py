@@ -1,4 +1,4 @@
-"""The page of the installed software: every part with its version and licence, from the list in the package (CycloneDX).
+"""The page of the installed software: every part with its version and licence, from the package's CycloneDX list.
 
 A box that runs from a source folder has no such list, and the page says so.
 """
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-INSTALLED: Final = Path(sys.prefix, "share", "sbom.json")
+INSTALLED: Final = Path(sys.prefix, "share", "sbom.cdx.json")
 LARGEST_BYTES: Final = 16 << 20
 GROUPS: Final = (
     ("The model", "machine-learning-model"),

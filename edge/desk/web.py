@@ -26,9 +26,11 @@ from starlette.routing import Route
 
 from edge.board import Board
 from edge.desk import overlay, report_view, views
+from edge.desk.health_pages import HealthPages
 from edge.desk.issue_pages import IssuePages
 from edge.desk.network_pages import NetworkPages
 from edge.desk.report_view import Fact
+from edge.desk.sbom_pages import SbomPages
 from edge.desk.server import serve
 from edge.desk.shield import Shield, log
 from edge.desk.update_pages import UpdatePages
@@ -81,7 +83,9 @@ def create_app(board: Board) -> Starlette:
             Route("/static/{name}", desk.asset),
             *desk.updates.routes(),
             *desk.issues.routes(),
+            *desk.health.routes(),
             *desk.network.routes(),
+            *desk.software.routes(),
         ],
         middleware=[Middleware(Shield, host=board.web.host, error_page=desk.error)],
         exception_handlers={HTTPException: desk.http_error},
@@ -101,7 +105,9 @@ class Desk:
         self.boot_id = boot_id()
         self.updates = UpdatePages(self)
         self.issues = IssuePages(self)
+        self.health = HealthPages(self)
         self.network = NetworkPages(self)
+        self.software = SbomPages(self)
         self.last_instance = lru_cache(maxsize=1024)(self._last_instance)
         self.assets = {name: (PAGES / name).read_bytes() for name in ASSETS}
         self.templates = jinja2.Environment(

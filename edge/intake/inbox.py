@@ -15,7 +15,6 @@ import mmap
 import os
 import re
 import signal
-import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -76,7 +75,7 @@ class Inbox:
         number, link = self._server.adopt()
         with link:
             try:
-                self._process_id = fork(link, lambda link: _empty(self._settings, link, self._deaths))
+                self._process_id = fork(link, lambda link: empty(self._settings, LedgerLink(link), self._deaths))
             except OSError as error:  # the link's other end closes with this one
                 _LOG.error("the inbox waits, no process to be had: %s", error.strerror)
                 return
@@ -118,9 +117,11 @@ def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
 # --- in the process that empties it ---
 
 
-def _empty(settings: Settings, link: socket.socket, deaths: int) -> None:
-    """Take everything, what comes meanwhile included, each file once. The link's end is the association's end."""
-    ledger = LedgerLink(link)
+def empty(settings: Settings, ledger: LedgerLink, deaths: int = 0) -> None:
+    """Take everything, what comes meanwhile included, each file once. The link's end is the association's end.
+
+    deaths: how many processes before this one did not live to the end of it.
+    """
     take = _Take(settings, Filing(settings.data_dir, ledger))
     tried: set[Path] = set()
     with contextlib.suppress(LedgerGoneError):  # the receiver is ending

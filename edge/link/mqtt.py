@@ -342,14 +342,16 @@ def _tls(ca_file: str) -> _Tls:
 
 
 def password(settings: Mqtt) -> str | None:
-    """The password: systemd's credential, else the board's file; None where there is neither. Raises MqttError."""
+    """The first line of systemd's credential, else of the board's file; None where there is neither. Raises MqttError."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     credential = Path(folder, CREDENTIAL) if folder else None
     try:
         if credential is not None and credential.exists():
-            return credential.read_text(encoding="utf-8").rstrip("\r\n")
-        if settings.password_file:
-            return Path(settings.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+            return _first_line(credential)
+        return _first_line(Path(settings.password_file)) if settings.password_file else None
     except (OSError, UnicodeError):
         raise MqttError("mqtt.password-file") from None
-    return None
+
+
+def _first_line(path: Path) -> str:
+    return path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")

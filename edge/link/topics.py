@@ -158,8 +158,9 @@ def same_health(one: Health, other: Health | None) -> bool:
 
 
 def counters(snapshot: Snapshot) -> Counters:
-    """The totals."""
-    return Counters(int(snapshot.moment.age_s), _numbers(snapshot.counts, int), dict(snapshot.studies))
+    """The totals; what is no name of this program's is left out."""
+    totals = {name: total for name, total in snapshot.counts.items() if word(name) == name}
+    return Counters(int(snapshot.moment.age_s), _numbers(totals, int), dict(snapshot.studies))
 
 
 def hardware(snapshot: Snapshot) -> Hardware:
@@ -214,7 +215,7 @@ def word(text: str) -> str:
 
 def slug(text: str) -> str:
     """The name of a sensor or device as a word: "Package id 0" -> "package-id-0"."""
-    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-_")[:_LONGEST_WORD].strip("-_") or UNLISTED
+    return "-".join(re.findall(r"[a-z0-9]+(?:_[a-z0-9]+)*", text.lower()))[:_LONGEST_WORD].rstrip("-_") or UNLISTED
 
 
 def _clock(snapshot: Snapshot) -> str:

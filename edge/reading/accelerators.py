@@ -99,9 +99,7 @@ class Accelerators:
         for name, error in refusals:
             if not state.of(name).lost:
                 self._voice.event("backend.set-aside", f"{name} cannot read: {error.message}")
-            state = escalation.refused(
-                state, name, error.code, error.message, self._clock(), self._patience.probe_pause_s
-            )
+            state = escalation.refused(state, name, error.code, error.message, *self._when())
         self._keep(state)
 
     # --- at work ---
@@ -111,7 +109,7 @@ class Accelerators:
         if name not in self._names:
             return "retry"
         self._good = 0
-        state, step = escalation.failed(self._state, name, error.code, error.message, self._probe_at_s())
+        state, step = escalation.failed(self._state, name, error.code, error.message, *self._when())
         self._keep(state)
         if step == "next":
             self._voice.event("backend.set-aside", f"{name} failed again and again: {error.message}")
@@ -121,7 +119,7 @@ class Accelerators:
         """The worker before died while backend `death.backend` was at work."""
         if death.backend not in self._names:
             return
-        self._keep(escalation.died(self._state, death.backend, death.code, death.of_backend, self._probe_at_s()))
+        self._keep(escalation.died(self._state, death.backend, death.code, death.of_backend, *self._when()))
         if self._state.of(death.backend).lost:
             self._voice.event(
                 "backend.set-aside", f"{death.backend} took the reader with it again and is left alone now."
@@ -130,7 +128,7 @@ class Accelerators:
     def read_well(self, name: str) -> None:
         """A study went through backend `name`."""
         self._good += 1
-        if self._good >= self._patience.good_in_a_row and name in self._state.backends:
+        if self._good >= escalation.GOOD_IN_A_ROW and name in self._state.backends:
             self._keep(escalation.forgiven(self._state, name))
 
     def fault(self) -> tuple[str, str] | None:
@@ -174,8 +172,8 @@ class Accelerators:
         worker = self._board.worker
         return Probe(name, bundle, worker.threads, self._patience.probe_timeout_s, self._board.hardware.state_file)
 
-    def _probe_at_s(self) -> float:
-        return self._clock() + self._patience.probe_first_s
+    def _when(self) -> tuple[float, escalation.PauseS]:
+        return self._clock(), self._patience.probe_pause_s
 
     def close(self) -> None:
         """End a child that is still trying."""

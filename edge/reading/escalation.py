@@ -17,16 +17,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Step = Literal["retry", "restart", "next"]
+PauseS = Callable[[int], float]  # number of the try -> seconds before it
 
 RETRIED, RESTARTED, LOST = 1, 2, 3  # the rungs
 RUNGS = LOST
+GOOD_IN_A_ROW = 20  # studies after which a backend's earlier failures are forgotten
 
 
 @dataclass(frozen=True)
 class Health:
-    """Of one backend. rung: how far up it is; code, message: the last fault; probes: tries in vain since it was lost.
-
-    next_probe_s: monotonic time from which on it may be tried again.
+    """Of one backend. rung: how far up it is; code, message: the last fault; next_probe_s: monotonic time from which
+    on it may be tried again. probes: how often it was tried since it was last well; each makes the next pause longer.
     """
 
     rung: int = 0
@@ -80,24 +81,24 @@ class Escalation:
         return tuple(names[: names.index(self.at_work)]) if self.at_work in names else ()
 
 
-def failed(state: Escalation, name: str, code: str, message: str, probe_at_s: float) -> tuple[Escalation, Step]:
-    """A study broke in backend `name`. probe_at_s: when to try it again, should this be its last failure."""
+def failed(
+    state: Escalation, name: str, code: str, message: str, now_s: float, pause_s: PauseS
+) -> tuple[Escalation, Step]:
+    """A study broke in backend `name`."""
     before = state.of(name)
-    after = _blamed(before, before.rung + 1, code, message, probe_at_s)
+    after = _blamed(before, before.rung + 1, code, message, now_s, pause_s)
     steps: dict[int, Step] = {RETRIED: "retry", RESTARTED: "restart"}
     return _with(state, name, after), steps.get(after.rung, "next")
 
 
-def died(state: Escalation, name: str, code: str, message: str, probe_at_s: float) -> Escalation:
+def died(state: Escalation, name: str, code: str, message: str, now_s: float, pause_s: PauseS) -> Escalation:
     """The worker died in backend `name`, and is a fresh process now."""
     before = state.of(name)
-    return _with(state, name, _blamed(before, max(before.rung + 1, RESTARTED), code, message, probe_at_s))
+    return _with(state, name, _blamed(before, max(before.rung + 1, RESTARTED), code, message, now_s, pause_s))
 
 
-def refused(
-    state: Escalation, name: str, code: str, message: str, now_s: float, pause_s: Callable[[int], float]
-) -> Escalation:
-    """Backend `name` did not pass the golden case, or did not even load. pause_s: by tries in vain."""
+def refused(state: Escalation, name: str, code: str, message: str, now_s: float, pause_s: PauseS) -> Escalation:
+    """Backend `name` did not pass the golden case, or did not even load."""
     probes = state.of(name).probes + 1
     return _with(state, name, Health(LOST, code, message, probes, now_s + pause_s(probes)))
 
@@ -108,9 +109,10 @@ def opened(state: Escalation, name: str) -> Escalation:
 
 
 def found(state: Escalation, name: str) -> Escalation:
-    """A lost backend passed the golden case again. It has used up its retry, and a fresh process comes next."""
+    """A lost backend passed the golden case again. It has one chance: some fail only at work."""
     health = state.of(name)
-    return _with(state, name, dataclasses.replace(health, rung=RETRIED, probes=0, next_probe_s=0.0))
+    again = dataclasses.replace(health, rung=RESTARTED, probes=health.probes + 1, next_probe_s=0.0)
+    return _with(state, name, again)
 
 
 def due_now(state: Escalation, now_s: float) -> Escalation:
@@ -127,8 +129,9 @@ def forgiven(state: Escalation, name: str) -> Escalation:
     return dataclasses.replace(state, backends={other: h for other, h in state.backends.items() if other != name})
 
 
-def _blamed(before: Health, rung: int, code: str, message: str, probe_at_s: float) -> Health:
-    return Health(min(rung, LOST), code, message, 0, probe_at_s if rung >= LOST else before.next_probe_s)
+def _blamed(before: Health, rung: int, code: str, message: str, now_s: float, pause_s: PauseS) -> Health:
+    next_probe_s = now_s + pause_s(before.probes + 1) if rung >= LOST else 0.0
+    return Health(min(rung, LOST), code, message, before.probes, next_probe_s)
 
 
 def _with(state: Escalation, name: str, health: Health) -> Escalation:

@@ -25,7 +25,6 @@ class Patience:
     start_first_s: float = 1.0  # before a model is opened after one death at once; then twice as long, up to:
     start_most_s: float = 60.0
     steady_s: float = 60.0  # a worker that served that long did not die at once
-    good_in_a_row: int = 20  # studies after which a backend's earlier failures are forgotten
     decoder_idle_s: float = 60.0  # before the decoding child is sent home
     wishes_every_s: float = 2.0  # between looks at what others want of the worker
     heat_stale_s: float = 60.0  # care says it every five seconds; older than this it says nothing
@@ -48,6 +47,6 @@ class Patience:
         """What a worker waits after `deaths` workers in a row died at once."""
         return min(self.start_most_s, self.start_first_s * 2.0 ** (min(deaths, 30) - 1)) if deaths else 0.0
 
-    def probe_pause_s(self, probes: int) -> float:
-        """What a lost backend is left alone for after `probes` tries in vain."""
-        return min(self.probe_most_s, self.probe_first_s * 2.0 ** min(max(probes - 1, 0), 30))
+    def probe_pause_s(self, number: int) -> float:
+        """What a lost backend is left alone for before it is tried for the `number`th time, from 1."""
+        return min(self.probe_most_s, self.probe_first_s * 2.0 ** min(max(number - 1, 0), 30))

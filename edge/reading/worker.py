@@ -214,16 +214,16 @@ class _Worker:
                 _rest(self._stop, heat.pause_s, self._look_up)
 
     def _tend_decoder(self) -> None:
-        """While nothing arrives the decoding child would only hold memory; it is there again before a study is whole."""
+        """While nothing arrives the decoding child would only hold memory; it is back before a study is whole."""
         now_s = time.monotonic()
         if self._decoder.pid:
             if now_s - self._last_work_s > self._patience.decoder_idle_s:
                 self._decoder.close()
         elif now_s >= self._look_s:
             self._look_s = now_s + self._patience.wishes_every_s
-            if self._store.receiving_studies():
-                self._last_work_s = now_s
-                with contextlib.suppress(DecodeError):  # it died while it started; the first file starts another
+            with contextlib.suppress(DecodeError, StorageError):  # the first file starts another; the next claim tells
+                if self._store.receiving_studies():
+                    self._last_work_s = now_s
                     self._decoder.start()
 
     def _read(self, reader: Reader, claimed: ClaimedStudy) -> bool:

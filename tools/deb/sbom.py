@@ -24,7 +24,7 @@ from typing import Any, Final
 from tools.deb.licences import of_bundled, of_debian, of_distribution
 
 Component = dict[str, Any]
-INSTALLED: Final = Path("opt/radbox/share/sbom.json")
+INSTALLED: Final = Path("opt/radbox/share/sbom.cdx.json")
 DISTRIBUTION: Final = "debian-12"
 
 

