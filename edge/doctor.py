@@ -54,6 +54,8 @@ LIBRARIES = {
     "uvicorn": "uvicorn",
     "jinja2": "jinja2",
     "safetensors": "safetensors",
+    "paho-mqtt": "paho.mqtt.client",
+    "pyserial": "serial",
     "ai-edge-litert": None,
     "onnxruntime": None,
 }

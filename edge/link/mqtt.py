@@ -342,7 +342,7 @@ def _tls(ca_file: str) -> _Tls:
 
 
 def password(settings: Mqtt) -> str | None:
-    """The first line of systemd's credential, else of the board's file; None where there is neither. Raises MqttError."""
+    """First line of systemd's credential, else of the board's file; None where there is neither. Raises MqttError."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     credential = Path(folder, CREDENTIAL) if folder else None
     try:

@@ -13,6 +13,7 @@ from typing import Final
 from tools.deb.architectures import Architecture
 
 SCRIPTS: Final = Path(__file__).with_name("debian")
+MAINTAINER: Final = "The radbox project <radbox@localhost>"
 MAINTAINER_SCRIPTS: Final = ("config", "postinst", "prerm", "postrm")
 FIXED_NEEDS: Final = (
     "python3 (>= 3.11)",
@@ -20,8 +21,6 @@ FIXED_NEEDS: Final = (
     "python3.11",
     "systemd (>= 252)",
     "udev",
-    "init-system-helpers",
-    "mount",
     "debconf (>= 0.5) | debconf-2.0",
 )
 
@@ -34,6 +33,7 @@ def write_control(package: Path, architecture: Architecture, version: str, depen
     files = [path for path in files if debian not in path.parents]
     control = Template((SCRIPTS / "control").read_text()).substitute(
         version=version,
+        maintainer=MAINTAINER,
         architecture=architecture.debian,
         installed_kib=sum(max(4096, path.stat().st_size) for path in files) // 1024,
         depends=", ".join(depends),

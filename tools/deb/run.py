@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import email.utils
+import gzip
 import os
 import shutil
 import subprocess
@@ -14,7 +16,7 @@ from pathlib import Path
 from edge.toml import parse_toml
 from tools.deb.architectures import ARCHITECTURES, Architecture
 from tools.deb.libraries import needed_packages
-from tools.deb.package import FIXED_NEEDS, build, write_control
+from tools.deb.package import FIXED_NEEDS, MAINTAINER, build, write_control
 from tools.deb.sbom import INSTALLED, copyright_text, encode, package_sbom
 from tools.deb.tree import DOCUMENTS, HOME, ROOT, lay_out, settle
 from tools.deb.wheels import build_own, compile_modules, fetch, install
@@ -52,6 +54,7 @@ def make(architecture: Architecture, version: str, out: Path, folder: Path, *, q
     sbom.parent.mkdir()
     sbom.write_bytes(encode(package_sbom(package, wheels, depends, version, epoch_s)))
     (package / DOCUMENTS / "copyright").write_text(copyright_text(sbom))
+    (package / DOCUMENTS / "changelog.gz").write_bytes(gzip.compress(changelog(version, epoch_s).encode(), 9, mtime=0))
     shutil.rmtree(own)
     write_control(package, architecture, version, depends)
     settle(package)
@@ -62,6 +65,15 @@ def make_quickly(out: Path) -> Path:
     """A package of this checkout for this machine's own trials."""
     with tempfile.TemporaryDirectory(dir=BUILD, prefix=".tree-") as folder:
         return make(ARCHITECTURES["amd64"], own_version(), out, Path(folder), quick=True)
+
+
+def changelog(version: str, epoch_s: int) -> str:
+    """debian/changelog (deb-changelog(5)): the changes themselves are in CHANGELOG.md beside it."""
+    date = email.utils.formatdate(epoch_s)
+    return (
+        f"radbox ({version}) bookworm; urgency=medium\n\n  * What changed: CHANGELOG.md in this folder.\n\n"
+        f" -- {MAINTAINER}  {date}\n"
+    )
 
 
 def own_version() -> str:

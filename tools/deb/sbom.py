@@ -175,7 +175,7 @@ def copyright_text(sbom: Path) -> str:
     """debian/copyright of the package, from its list: who made what, and under which licence."""
     document = json.loads(sbom.read_text(encoding="utf-8"))
     lines = [
-        "radbox itself, its kernels and its model's weights: Copyright The radbox project, Apache-2.0",
+        "radbox itself, its kernels and its model's weights: Copyright 2026 The radbox project, Apache-2.0",
         "(/usr/share/common-licenses/Apache-2.0).",
         "",
         "The package also holds the following; their licence texts lie with them below /opt/radbox/lib.",

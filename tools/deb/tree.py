@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import subprocess
 from pathlib import Path
@@ -42,8 +41,7 @@ def lay_out(package: Path, architecture: Architecture, build: Path) -> None:
         _copy(document, package / DOCUMENTS / document.name)
     _copy(ROOT / "README.md", package / DOCUMENTS / "README.md")
     _copy(ROOT / "board_configs" / "README.md", package / DOCUMENTS / "boards.md")
-    changes = package / DOCUMENTS / "changelog.gz"
-    changes.write_bytes(gzip.compress((ROOT / "CHANGELOG.md").read_bytes(), 9, mtime=0))
+    _copy(ROOT / "CHANGELOG.md", package / DOCUMENTS / "CHANGELOG.md")
 
 
 def _system_files() -> dict[str, Path]:

@@ -31,6 +31,10 @@ DPKG: Final = ("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--force-unsafe-
 DATA: Final = "var/lib/radbox"
 PAGE: Final = "http://127.0.0.1:8080"
 QUICK_WATCHDOG_S: Final = 10
+STEPS: Final = (
+    *("ready", "walls", "study", "selftest", "backends", "watchdog", "upgrade", "quiet"),
+    *("remove", "purge", "credential"),
+)
 
 
 class Trial:
@@ -124,6 +128,22 @@ class Trial:
         _expect("the reason of the restart", "watchdog" in box.run("journalctl", "--unit", unit, "--output=cat"), True)
         wait_for(partial(_running, box, unit), 30, "the worker to run again")
 
+    def backends(self, box: Booted) -> None:
+        """The other runtime of the board works behind the worker's walls too."""
+        board = self.root / "etc/radbox/board.toml"
+        before = board.read_text()
+        board.write_text(before.replace('["tflite", "onnxruntime"]', '["onnxruntime"]'))
+        box.run("systemctl", "restart", "radbox-worker.service")
+        log = ("journalctl", "--unit=radbox-worker.service", "--output=cat")
+        wait_for(lambda: "reading with onnxruntime" in box.run(*log), 60, "a worker that reads with onnxruntime")
+        board.write_text(before)
+        box.run("systemctl", "restart", "radbox-worker.service")
+
+    def selftest(self, box: Booted) -> None:
+        """`radbox selftest`, on the board file of the box, beside the running services."""
+        told = json.loads(box.run("radbox", "selftest", "--json"))
+        _expect("the self-test to pass", [step["name"] for step in told["steps"] if not step["passed"]], [])
+
     def upgrade(self, box: Booted) -> None:
         """The package over itself while everything runs: data and board file stay, and the services come back."""
         box.run(*DPKG, "--install", PACKAGE)
@@ -205,10 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log = BUILD / "test_package.log"
         with booted(root, log) as box:
             try:
-                for action in (trial.ready, trial.walls, trial.study, trial.watchdog, trial.upgrade, trial.quiet):
-                    trial.step(action.__name__, partial(action, box))
-                for action in (trial.remove, trial.purge, trial.credential):
-                    trial.step(action.__name__, partial(action, box))
+                for name in STEPS:
+                    trial.step(name, partial(getattr(trial, name), box))
             finally:
                 (BUILD / "test_package.journal").write_text(box.run("journalctl", "--no-pager", check=False))
     print(json.dumps(trial.figures, indent=1))

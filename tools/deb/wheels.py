@@ -18,13 +18,15 @@ from tools.deb.architectures import Architecture
 
 PYTHON: Final = (3, 11)  # of Debian 12
 # Parts of wheels that no service loads: compilers and drivers for accelerators that no board has (they name libraries
-# that Debian does not have either), and the libraries' own tests.
+# that Debian does not have either), command line tools, and the libraries' own tests.
 LEFT_OUT: Final = (
     "ai_edge_litert/vendors",
     "ai_edge_litert/tools/apply_plugin_main",
     "ai_edge_litert/libLiteRtWebGpuAccelerator.so",
+    "apsw/sqlite_extra_binaries",
     "jpeg_ls/tests",
     "numpy/**/tests",
+    "pydicom/data/test_files",
     "pynetdicom/tests",
 )
 LAUNCHER: Final = "#!/opt/radbox/bin/python3\nimport sys\n\nfrom edge.__main__ import main\n\nsys.exit(main())\n"
