@@ -81,7 +81,8 @@ def as_video(picture: np.ndarray, quality: int) -> np.ndarray:
     """After a grabber's JPEG; 0: none."""
     if not quality:
         return picture
-    return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
 
 
 def example(seed: int, *, named: bool) -> np.ndarray:

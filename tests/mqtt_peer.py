@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from edge.board import Board, load_board
 
@@ -185,7 +187,10 @@ def listening(peer: Peer) -> Iterator[Listener]:
     client.on_connect = lambda one, *_: one.subscribe("#", qos=1)
     client.on_subscribe = lambda *_: ready.set()
     client.on_message = lambda _client, _own, message: heard.messages.append((message.topic, message.payload.decode()))
-    client.connect_async("127.0.0.1", peer.port)
+    # A session that the broker keeps: what comes while this client is still away is not missed.
+    kept = Properties(PacketTypes.CONNECT)
+    kept.SessionExpiryInterval = 3600
+    client.connect_async("127.0.0.1", peer.port, clean_start=False, properties=kept)
     client.loop_start()
     try:
         assert ready.wait(10)

@@ -22,6 +22,7 @@ def board(tmp_path: Path) -> Board:
     return dataclasses.replace(whole, data_dir=tmp_path / "data", worker=worker)
 
 
+@pytest.mark.requirement("INST-01")
 def test_it_passes_here_and_leaves_nothing(board: Board, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert selftest.main(board, True) == 0
     told = json.loads(capsys.readouterr().out)
@@ -44,6 +45,7 @@ def test_a_damaged_model_fails_the_steps_that_need_it(
     assert steps["bundle"]["code"] == "bundle.hash"
 
 
+@pytest.mark.requirement("INST-01")
 def test_kernels_that_compute_wrongly_are_found(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "KERNEL_ERROR", -1.0)
     step = next(selftest.run(board))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -22,7 +23,7 @@ from edge.board import Board, load_board
 from edge.errors import ConfigError
 from edge.intake import capture
 from edge.intake.grabber.duty import Duty
-from edge.intake.grabber.shelf import Shelf
+from edge.intake.grabber.shelf import Shelf, Taken
 from edge.service import Stop
 from edge.store import RequestRow, Store, open_store
 from tests.grabber_pictures import write
@@ -54,7 +55,7 @@ def board_for(folder: Path, source: str, *, preset: str = "", **grabber: object)
         file = folder / "machine.toml"
         file.write_text(preset)
         path = str(file)
-    facts = {"source": source, "preset": path, "fps": 25.0, "stale_s": 0.6, "freeze_s": 1.0, **grabber}
+    facts: dict[str, Any] = {"source": source, "preset": path, "fps": 25.0, "stale_s": 0.6, "freeze_s": 1.0, **grabber}
     return dataclasses.replace(plain, data_dir=folder / "data", grabber=dataclasses.replace(plain.grabber, **facts))
 
 
@@ -91,6 +92,7 @@ def handed_in(folder: Path) -> list[pydicom.Dataset]:
     return [pydicom.dcmread(path) for path in sorted((folder / "data" / "inbox" / "GRABBER").glob("*.dcm"))]
 
 
+@pytest.mark.requirement("RCV-09")
 def test_every_state_of_a_stream_is_said(tmp_path: Path, store: Store, server: MjpegServer) -> None:
     with closing(Duty(board_for(tmp_path, server.url), store)) as duty:
         until(duty, lambda: state(store) == "ok")
@@ -115,6 +117,7 @@ def test_every_state_of_a_stream_is_said(tmp_path: Path, store: Store, server: M
     assert len(handed_in(tmp_path)) == 1
 
 
+@pytest.mark.requirement("RCV-09")
 def test_presses_make_a_study(tmp_path: Path, store: Store, server: MjpegServer) -> None:
     with closing(Duty(board_for(tmp_path, server.url, preset=PRESET), store)) as duty:
         until(duty, lambda: state(store) == "ok")
@@ -146,7 +149,8 @@ def test_a_press_that_is_too_old_takes_nothing(
         monkeypatch.setattr("edge.intake.grabber.duty.TOO_LATE_S", 0.0)
         duty.step()
         monkeypatch.undo()
-        codes = {number: store.request(number).code for number in (key, other, foreign)}
+        rows = {number: store.request(number) for number in (key, other, foreign)}
+        codes = {number: row.code for number, row in rows.items() if row is not None}
         assert codes == {key: "grabber.too-late", other: "grabber.too-late", foreign: ""}
         assert pressed(duty, store).code == "grabber.starting"
     assert handed_in(tmp_path) == []
@@ -190,7 +194,7 @@ def test_a_pause_starts_the_next_study(tmp_path: Path) -> None:
     from edge.intake.grabber.preset import load_preset
 
     shelf = Shelf(board.data_dir, load_preset(Path(board.grabber.preset)), "OT", clock=lambda: now_s[0])
-    taken = []
+    taken: list[Taken] = []
     for step_s in (0.0, 29.0, 29.0, 31.0):
         now_s[0] += step_s
         taken.append(shelf.take(live_picture(len(taken)), "20260102", "030405"))
@@ -201,6 +205,7 @@ def test_a_pause_starts_the_next_study(tmp_path: Path) -> None:
     assert {(one.ConversionType, one.StudyDate, one.StudyTime) for one in found} == {("DV", "20260102", "030405")}
 
 
+@pytest.mark.requirement("RCV-10")
 def test_writing_is_marked_and_told_of(tmp_path: Path, server: MjpegServer) -> None:
     """With the real receiver: the event belongs to the study."""
     picture = np.zeros((240, 320, 3), np.uint8)
@@ -218,7 +223,9 @@ def test_writing_is_marked_and_told_of(tmp_path: Path, server: MjpegServer) -> N
         (study,) = store.studies()
         assert event.study_key == study.study_key
         wait_for(lambda: store.studies()[0].state == "queued")
-        (row,) = store.study(study.study_key).instances
+        detail = store.study(study.study_key)
+        assert detail is not None
+        (row,) = detail.instances
         assert row.calling_ae == "GRABBER"
         ds = pydicom.dcmread(receiver.data_dir / row.path)
         assert ds.BurnedInAnnotation == "YES"

@@ -35,6 +35,7 @@ def refuse(state: Escalation, name: str, now_s: float) -> Escalation:
 # --- the ladder ---
 
 
+@pytest.mark.requirement("KEEP-03")
 def test_errors_climb_retry_restart_next() -> None:
     state, first = fail(opened(Escalation(), "npu"), "npu")
     state, second = fail(state, "npu")
@@ -202,6 +203,7 @@ ctypes.PyDLL(None).sleep(60) if sys.argv[2] == "hang" else ctypes.string_at(0)
         ("crash", 11, "The reader died in stage encode on backend npu (Segmentation fault)."),
     ],
 )
+@pytest.mark.requirement("KEEP-01")
 def test_what_native_code_did_is_told_though_python_was_stuck(
     tmp_path: Path, what: str, signal: int, message: str
 ) -> None:

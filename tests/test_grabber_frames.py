@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from edge.intake.grabber import frames as frames_module
-from edge.intake.grabber.frames import Frames
+from edge.intake.grabber.frames import Frame, Frames
 from edge.intake.grabber.preset import WHOLE_PICTURE
 from tests.mjpeg_server import SIZE, MjpegServer, live_picture
 
@@ -52,7 +52,7 @@ def is_fresh(frames: Frames) -> bool:
 
 
 def video(path: Path, fourcc: str, pictures: int = 12) -> Path:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*fourcc), 20.0, SIZE)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*fourcc), 20.0, SIZE)
     assert writer.isOpened()
     for number in range(pictures):
         writer.write(live_picture(number))
@@ -63,11 +63,17 @@ def video(path: Path, fourcc: str, pictures: int = 12) -> Path:
 def test_a_lossless_file_arrives_bit_for_bit(tmp_path: Path) -> None:
     frames = opened(video(tmp_path / "a.avi", "FFV1"))
     try:
-        got = []
-        until(frames, lambda: (frame := frames.latest()) is not None and not got.append(frame))
+        got: list[Frame | None] = [None]
+
+        def arrived() -> bool:
+            got[0] = frames.latest()
+            return got[0] is not None
+
+        until(frames, arrived)
+        assert got[0] is not None
         expected = [live_picture(number) for number in range(12)]
-        assert any(np.array_equal(got[-1].picture, one) for one in expected)
-        assert time.monotonic() - got[-1].monotonic_s < 5.0
+        assert any(np.array_equal(got[0].picture, one) for one in expected)
+        assert time.monotonic() - got[0].monotonic_s < 5.0
         until(frames, lambda: frames.count > 14)  # it ended and was opened again
     finally:
         frames.close()
@@ -115,6 +121,7 @@ def test_identical_pictures_are_told_from_live_ones(server: MjpegServer) -> None
         frames.close()
 
 
+@pytest.mark.requirement("RCV-09")
 def test_a_process_that_hangs_is_killed_and_one_that_dies_is_replaced(server: MjpegServer) -> None:
     frames = opened(server.url)
     try:

@@ -17,7 +17,7 @@ from edge.intake.inbox import waiting
 from edge.intake.inbox_folder import INBOX
 from edge.intake.part10 import read_head
 from edge.simulate.objects import encode_file
-from edge.store import Store
+from edge.store import Store, StudyDetail
 from tests.receiver_process import ReceiverProcess, claims, encoded, radiograph, send_bytes, wait_for
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
@@ -37,6 +37,12 @@ def empty(receiver: ReceiverProcess) -> bool:
     return waiting(receiver.data_dir) == []
 
 
+def detail(store: Store, study_key: int) -> StudyDetail:
+    found = store.study(study_key)
+    assert found is not None
+    return found
+
+
 def queued(store: Store) -> int:
     return sum(row.state == "queued" for row in store.studies())
 
@@ -49,7 +55,7 @@ def test_files_become_studies_and_go(tmp_path: Path) -> None:
         store = receiver.store()
         wait_for(lambda: queued(store) == 2)
         assert empty(receiver)
-        rows = [row for study in store.studies() for row in store.study(study.study_key).instances]
+        rows = [row for study in store.studies() for row in detail(store, study.study_key).instances]
         assert sorted(row.calling_ae for row in rows) == ["GRABBER", "USB-STICK", "USB-STICK", "USB-STICK"]
         for row in rows:
             content = (receiver.data_dir / row.path).read_bytes()
@@ -70,8 +76,8 @@ def test_the_same_object_by_network_and_by_stick_is_one(tmp_path: Path) -> None:
         wait_for(lambda: empty(receiver))
         store = receiver.store()
         wait_for(lambda: queued(store) == 1)
-        detail = store.study(store.studies()[0].study_key)
-        assert (len(detail.instances), len(detail.conflicts)) == (1, 0)
+        found = detail(store, store.studies()[0].study_key)
+        assert (len(found.instances), len(found.conflicts)) == (1, 0)
         assert receiver.files("spool/incoming") == []
 
 
@@ -135,6 +141,7 @@ def test_a_file_that_is_too_large_is_told_of_and_goes(tmp_path: Path) -> None:
         assert len(store.studies()) == 1
 
 
+@pytest.mark.requirement("RCV-08")
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     """The process that empties the inbox, and the receiver itself, die while 60 files are taken."""
     with ReceiverProcess(tmp_path, quiet_time_s=0.5) as receiver:
@@ -153,7 +160,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path: Path) -> None
         wait_for(lambda: queued(store) == 6, 30)
         taken = sorted(uid for _, uids in claims(store) for uid in uids)
         assert taken == sorted(str(radiograph(seed).SOPInstanceUID) for seed in range(60))
-        assert all(store.study(row.study_key).conflicts == () for row in store.studies())
+        assert all(detail(store, row.study_key).conflicts == () for row in store.studies())
         wait_for(lambda: receiver.files("spool/incoming") == [])
 
 

@@ -91,6 +91,7 @@ def test_a_machine_without_a_name_stops_the_link_with_a_sentence(tmp_path: Path,
 # --- payloads ---
 
 
+@pytest.mark.requirement("KEEP-12")
 def test_health_is_what_the_page_says(store: Store) -> None:
     told = json.loads(topics.payload(topics.health(seen(store), version())))
     assert told["state"] == "attention"
@@ -262,6 +263,7 @@ def test_the_printer_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (row.name, row.state, row.code) == ("link", "ok", "")
 
 
+@pytest.mark.requirement("KEEP-02")
 def test_a_part_that_stands_still_keeps_the_watchdog_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int
 ) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,12 @@ def waiting(store: Store, number: int) -> bool:
     return len(store.outbox()) == number
 
 
+def told(store: Store) -> dict[str, Any]:
+    """The fact `mqtt`."""
+    row = store.facts().get("mqtt")
+    return row.value if row else {}
+
+
 def link_code(store: Store) -> str:
     return next((row.code for row in store.services() if row.name == "link"), "")
 
@@ -122,7 +129,7 @@ def test_the_box_says_how_it_is_and_goodbye(peer: Peer, store: Store) -> None:
         with linked(peer.board()):
             until(lambda: issues(heard) and heard.last("hardware") and heard.last("counters"), "messages")
             assert heard.last("status") == "online"
-            until(lambda: store.facts()["mqtt"].value.get("connected") is True, "fact")
+            until(lambda: told(store).get("connected") is True, "fact")
         until(lambda: heard.last("status") == "offline", "goodbye")
     topic = f"radbox/{box_id()}/health"
     health = json.loads(dict(heard.messages)[topic])
@@ -139,7 +146,7 @@ def test_the_box_says_how_it_is_and_goodbye(peer: Peer, store: Store) -> None:
 
 def test_state_is_retained_for_those_who_come_later(peer: Peer, store: Store) -> None:
     with linked(peer.board(home_assistant=True)):
-        until(lambda: store.facts().get("mqtt"), "connection")
+        until(lambda: told(store).get("connected"), "connection")
         with listening(peer) as heard:
             until(lambda: all(heard.last(name) for name in ("status", "health", "counters", "hardware")), "state")
             configs = {name: json.loads(text) for name, text in heard.messages if name.startswith("homeassistant/")}
@@ -164,6 +171,7 @@ def test_state_is_retained_for_those_who_come_later(peer: Peer, store: Store) ->
         ("not allowed", "mqtt.not-allowed"),
     ],
 )
+@pytest.mark.requirement("SEC-08")
 def test_what_keeps_the_broker_away_is_told(peer: Peer, store: Store, tmp_path: Path, case: str, code: str) -> None:
     (tmp_path / "wrong").write_text("not the secret")
     changes: dict[str, dict[str, object]] = {
@@ -179,7 +187,7 @@ def test_what_keeps_the_broker_away_is_told(peer: Peer, store: Store, tmp_path: 
     raise_issues(store, "issue.printer")
     with listening(peer) as heard, linked(peer.board(**changes[case])):
         until(lambda: link_code(store) == code, code)
-        until(lambda: store.facts()["mqtt"].value.get("connected") is False, "fact")
+        until(lambda: told(store).get("connected") is False, "fact")
     assert [name for name, _ in heard.messages if name.endswith("/issue")] == []
     assert len(store.outbox()) == 1
     (row,) = [row for row in store.services() if row.name == "link"]
@@ -187,6 +195,7 @@ def test_what_keeps_the_broker_away_is_told(peer: Peer, store: Store, tmp_path: 
     assert row.message.startswith(mqtt.TROUBLE[code])
 
 
+@pytest.mark.requirement("SEC-08")
 def test_a_credential_of_systemd_comes_before_the_file(
     peer: Peer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +203,7 @@ def test_a_credential_of_systemd_comes_before_the_file(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "wrong").write_text("not the secret")
     with linked(peer.board(password_file=str(tmp_path / "wrong"))):
-        until(lambda: store.facts().get("mqtt") and store.facts()["mqtt"].value.get("connected"), "connection")
+        until(lambda: told(store).get("connected"), "connection")
 
 
 def test_the_last_will_speaks_for_a_service_that_was_killed(peer: Peer, store: Store, tmp_path: Path) -> None:
@@ -232,7 +241,7 @@ def test_the_outbox_outlives_the_service(peer: Peer, store: Store, tmp_path: Pat
         for number in range(len(CODES)):
             raise_issues(store, *CODES[: number + 1])
             until(partial(waiting, store, number + 1), "waiting message")
-        until(lambda: len(store.facts()["mqtt"].value["told"]) == len(CODES), "note")
+        until(lambda: len(told(store).get("told", ())) == len(CODES), "note")
         process.send_signal(signal.SIGKILL)
         process.wait()
     peer.start()
@@ -259,7 +268,7 @@ def test_an_outbox_that_is_full_drops_the_oldest_and_counts(store: Store, free_p
     with linked(board):
         raise_issues(store, *CODES)
         until(lambda: store.counts().get("mqtt_dropped") == 2, "count")
-        until(lambda: store.facts()["mqtt"].value.get("waiting") == 4, "fact")
+        until(lambda: told(store).get("waiting") == 4, "fact")
     rows = [json.loads(row.payload) for row in store.outbox()]
     assert [one["code"] for one in rows] == sorted(CODES)[2:]
 
@@ -273,7 +282,7 @@ def test_an_issue_is_told_once_and_again_when_it_comes_again(peer: Peer, store: 
         with linked(board):
             until(lambda: heard.all("status")[-1] == "online", "connection")
             raise_issues(store)
-            until(lambda: not store.facts()["mqtt"].value["told"], "end")
+            until(lambda: told(store).get("told") == [], "end")
             raise_issues(store, "issue.printer")
             until(lambda: len(issues(heard)) == 2, "news")
     assert issues(heard) == ["issue.printer", "issue.printer"]

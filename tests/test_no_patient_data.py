@@ -178,6 +178,7 @@ def said_by_store(box: Box) -> bytes:
     return repr(parts).encode()
 
 
+@pytest.mark.requirement("SEC-01")
 def test_nothing_of_a_patient_leaves_by_the_side(tmp_path: Path, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("broker", "box", "files"):
         (tmp_path / name).mkdir()

@@ -95,6 +95,7 @@ def queue_study(store: Store, uid: str = "1.2.3") -> None:
     store.complete_study(key)
 
 
+@pytest.mark.requirement("KEEP-12")
 def test_the_panel_shows_state_queue_issue_and_address(box: Box) -> None:
     box.line.plug()
     with serving(box.board):
@@ -267,6 +268,7 @@ def test_a_board_without_panel_ends_at_once(box: Box) -> None:
     assert box.row is None
 
 
+@pytest.mark.requirement("SEC-01")
 def test_a_capture_can_be_played_again_and_names_no_patient(box: Box, tmp_path: Path) -> None:
     queue_study(box.store)
     box.line.plug()

@@ -60,6 +60,7 @@ def component(document: dict[str, Any], name: str) -> dict[str, Any]:
     return dict(found)
 
 
+@pytest.mark.requirement("SEC-09")
 def test_each_part_has_version_licence_and_hash(document: dict[str, Any]) -> None:
     libjpeg = component(document, "pylibjpeg-libjpeg")
     assert libjpeg["purl"] == "pkg:pypi/pylibjpeg-libjpeg@2.5.0"
@@ -84,6 +85,7 @@ def test_the_model_is_named_by_its_signed_manifest(document: dict[str, Any]) -> 
 
 @pytest.mark.skipif(not importlib.util.find_spec("cyclonedx"), reason="needs cyclonedx-python-lib[json-validation]")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.requirement("SEC-09")
 def test_it_is_valid_cyclonedx(document: dict[str, Any]) -> None:
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator

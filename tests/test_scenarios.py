@@ -64,6 +64,7 @@ def play(box: ScenarioBox, step: dict[str, Any]) -> None:
         pytest.param("accelerator-lost-for-good", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.requirement("KEEP-01", "KEEP-03")
 def test_scenario(name: str, tmp_path: Path, free_port: int) -> None:
     scenario = load_toml(FOLDER / f"{name}.toml")
     with scenario_box(tmp_path, scenario["backends"], free_port, scenario.get("waits", {})) as box:

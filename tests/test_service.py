@@ -103,6 +103,7 @@ def test_the_choice_of_who_tells_systemd(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
+@pytest.mark.requirement("KEEP-02")
 def test_a_watchdog_of_several_parts_is_silent_when_one_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -55,6 +55,7 @@ def test_a_page_that_reads_is_alive_even_if_the_store_refuses(systemd: socket.so
     assert len(answers) >= 3
 
 
+@pytest.mark.requirement("KEEP-02")
 def test_a_page_whose_store_hangs_is_silent(systemd: socket.socket, free_port: int) -> None:
     hanging = threading.Event()
     with serving(free_port, lambda: hanging.wait(20)):

@@ -71,6 +71,7 @@ def counts(tally: Tally) -> tuple[int, int, int, int]:
     return tally.found, tally.taken, tally.known, tally.refused
 
 
+@pytest.mark.requirement("RCV-08")
 def test_a_phantom_is_taken_as_it_would_be_from_the_network(board: Board, store: Store, stick: Path) -> None:
     (stick / "chest.dcm").write_bytes(encode_file(sample_dataset(PhantomOptions(size=256, detail="fast"))))
     tally = run(board, store, stick)
@@ -192,6 +193,7 @@ def test_what_differs_only_in_its_head_is_the_same_image(board: Board, store: St
     assert counts(run(board, store, stick)) == (2, 1, 1, 0)
 
 
+@pytest.mark.requirement("RCV-08")
 def test_a_stick_pulled_out_leaves_whole_files_and_goes_on_later(
     board: Board, store: Store, stick: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

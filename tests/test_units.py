@@ -27,6 +27,7 @@ def keys(name: str) -> dict[str, list[str]]:
 
 
 @needs_systemd
+@pytest.mark.requirement("SEC-04")
 def test_verify_is_silent_and_no_unit_gives_much_away(capsys: pytest.CaptureFixture[str]) -> None:
     assert units.main() == 0
     told = capsys.readouterr()
@@ -53,6 +54,7 @@ def test_an_open_unit_scores_badly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.requirement("SEC-04")
 def test_every_service_has_a_unit_of_its_own_user(service: str) -> None:
     unit = keys(f"radbox-{service}.service")
     assert unit["ExecStart"] == [f"/opt/radbox/bin/radbox {service}"]
@@ -70,6 +72,7 @@ def test_every_unit_is_of_a_service_that_exists() -> None:
 
 
 @pytest.mark.parametrize("service", ["worker", "care"])
+@pytest.mark.requirement("SEC-04")
 def test_what_needs_no_network_has_none(service: str) -> None:
     unit = keys(f"radbox-{service}.service")
     assert (unit["PrivateNetwork"], unit["RestrictAddressFamilies"]) == (["yes"], ["AF_UNIX"])

@@ -103,6 +103,7 @@ def test_the_simulated_accelerator_does_as_its_file_says(board: Board) -> None:
         load_backend("simulated-npu", bundle, 1, file)
 
 
+@pytest.mark.requirement("KEEP-01")
 def test_a_hanging_accelerator_is_found_out_in_a_child(board: Board) -> None:
     bundle = Slots(board.data_dir, board.worker.bundle).open("factory")
     accelerator(board, "hang")
@@ -123,6 +124,7 @@ def test_a_hanging_accelerator_is_found_out_in_a_child(board: Board) -> None:
 # --- the ladder, with real processes ---
 
 
+@pytest.mark.requirement("KEEP-03")
 def test_errors_lead_to_a_fresh_process_then_to_the_next_backend(tmp_path: Path, free_port: int) -> None:
     with scenario_box(
         tmp_path, ["simulated-npu", "tflite"], free_port, {"probe_first_s": 60.0, "probe_most_s": 900.0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ PROGRAMS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; 0 all held, 1 something did not, 2 it cannot be run here."""
     parsed = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that no machine is left behind
     if lacking := _missing():
         sys.stderr.write(f"test-vm: {lacking}\n")
         return 2

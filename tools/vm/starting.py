@@ -107,6 +107,6 @@ def _disk(machine: Machine, found: Findings) -> None:
 
 
 def _rows(machine: Machine) -> dict[str, list[str]]:
-    """How each service says it is; {} until all have said something."""
+    """How each service says it is; {} until all but the page, which people see for themselves, have said something."""
     rows: dict[str, list[str]] = look(machine)["services"]
-    return rows if set(SERVICES) <= set(rows) else {}
+    return rows if set(SERVICES) - {"web"} <= set(rows) else {}
