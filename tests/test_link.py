@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.box_words import STATES
@@ -62,6 +62,7 @@ def test_only_words_of_this_program_pass(text: str, expected: str) -> None:
     assert word(text) == expected
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.text(max_size=100))
 def test_every_sensor_name_becomes_a_word(text: str) -> None:
     assert word(slug(text)) == slug(text) != ""
@@ -162,6 +163,9 @@ NAMES_OF_VALUES = (
 )
 
 
+@settings(
+    derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)  # a busy machine is no failure
 @given(
     st.dictionaries(st.sampled_from(NAMES_OF_FACTS), st.dictionaries(st.sampled_from(NAMES_OF_VALUES), JUNK)),
     st.text(max_size=20),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.link import ipp, printer
@@ -173,6 +173,7 @@ def test_an_answer_that_does_not_say_the_state_is_refused() -> None:
             printer_of(parse(content))
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.binary(max_size=400), st.binary(max_size=60), st.integers(0, 200))
 def test_no_bytes_break_the_parser(noise: bytes, cut: bytes, at: int) -> None:
     whole = said(5, "media-jam-error", "door-open")

@@ -8,9 +8,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
 from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -18,16 +16,16 @@ from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
-    JPEGBaseline8Bit,
     SecondaryCaptureImageStorage,
     generate_uid,
 )
 
 from edge import durable
-from edge.errors import RadboxError
+from edge.errors import DecodeError, RadboxError
+from edge.intake.jpeg import jpeg_frame
+from edge.intake.wrap import encapsulated_pixels, is_turned, native_pixels
 from edge.simulate.phantom import Phantom, PhantomOptions, make_phantom
 
-Raw = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 IMPLEMENTATION_UID = generate_uid(entropy_srcs=["radbox", "simulate"])
 
 
@@ -133,20 +131,7 @@ def _phantom_pixels(ds: Dataset, phantom: Phantom, photometric: str, bits: int) 
         values = top - values
         floor = top - floor - span
     ds.WindowCenter, ds.WindowWidth = str(floor + span / 2 + 0.5), str(span + 1)
-    _native_pixels(ds, values.astype(np.uint16), photometric, bits)
-
-
-def _native_pixels(ds: Dataset, values: Raw, photometric: str, bits: int) -> None:
-    """Pixel module (C.7.6.3) for (H, W) or (H, W, 3) values, stored plain."""
-    ds.SamplesPerPixel = 1 if values.ndim == 2 else 3
-    if values.ndim == 3:
-        ds.PlanarConfiguration = 0
-    ds.PhotometricInterpretation = photometric
-    ds.Rows, ds.Columns = values.shape[:2]
-    ds.BitsAllocated = 8 if values.dtype == np.uint8 else 16
-    ds.BitsStored, ds.HighBit, ds.PixelRepresentation = bits, bits - 1, 0
-    stored = values.astype(values.dtype.newbyteorder("<")).tobytes()
-    ds.add_new("PixelData", "OB" if ds.BitsAllocated == 8 else "OW", stored + b"\0" * (len(stored) % 2))
+    native_pixels(ds, values.astype(np.uint16), photometric, bits)
 
 
 def picture_dataset(path: Path, *, patient_name: str = "PICTURE^UNNAMED", patient_id: str = "PICTURE-0") -> Dataset:
@@ -171,8 +156,12 @@ def picture_dataset(path: Path, *, patient_name: str = "PICTURE^UNNAMED", patien
     ds.PatientOrientation = ""
     raw = np.frombuffer(content, dtype=np.uint8)
     frame = jpeg_frame(content)
-    if frame is not None and not _turned(raw):
-        _encapsulated(ds, content, frame)
+    try:
+        as_it_is = frame is not None and not is_turned(raw)
+    except DecodeError as error:
+        raise RadboxError(error.message, code="simulate.picture-unreadable") from None
+    if frame is not None and as_it_is:
+        encapsulated_pixels(ds, content, frame)
         return ds
     jpeg = content[:2] == b"\xff\xd8"
     colour = cv2.IMREAD_ANYCOLOR if jpeg else cv2.IMREAD_UNCHANGED  # the former turns as EXIF says
@@ -181,72 +170,12 @@ def picture_dataset(path: Path, *, patient_name: str = "PICTURE^UNNAMED", patien
         raise RadboxError("expected a JPEG or PNG picture, got unreadable bytes", code="simulate.picture-unreadable")
     bits = 8 if picture.dtype == np.uint8 else 16
     if picture.ndim == 2:
-        _native_pixels(ds, np.asarray(picture), "MONOCHROME2", bits)
+        native_pixels(ds, np.asarray(picture), "MONOCHROME2", bits)
     else:
-        _native_pixels(ds, np.ascontiguousarray(picture[..., 2::-1]), "RGB", bits)
+        native_pixels(ds, np.ascontiguousarray(picture[..., 2::-1]), "RGB", bits)
     if jpeg:
         ds.LossyImageCompression = "01"
     return ds
-
-
-def _turned(raw: npt.NDArray[np.uint8]) -> bool:
-    """Whether the EXIF orientation asks for a turn that DICOM cannot carry beside the JPEG bits."""
-    upright = cv2.imdecode(raw, cv2.IMREAD_GRAYSCALE)
-    stored = cv2.imdecode(raw, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-    if upright is None or stored is None:
-        raise RadboxError("expected a JPEG picture, got unreadable bytes", code="simulate.picture-unreadable")
-    return upright.shape != stored.shape or not np.array_equal(upright, stored)
-
-
-def jpeg_frame(content: bytes) -> tuple[int, int, str] | None:
-    """(rows, columns, photometric interpretation) of a baseline 8-bit JPEG (ITU-T T.81 B.2.2), else None."""
-    if content[:2] != b"\xff\xd8":
-        return None
-    at, rgb = 2, False
-    while at + 4 <= len(content):
-        if content[at] != 0xFF:
-            return None
-        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
-        if marker == 0xFF:
-            at += 1
-            continue
-        body = content[at + 4 : at + 2 + length]
-        if marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12:
-            rgb = body[11] == 0
-        elif marker == 0xC0 and len(body) >= 6:
-            return _baseline(body, rgb)
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return None
-        at += 2 + length
-    return None
-
-
-def _baseline(body: bytes, rgb: bool) -> tuple[int, int, str] | None:
-    rows, columns, components = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big"), body[5]
-    if body[0] != 8 or components not in (1, 3) or len(body) < 6 + 3 * components:
-        return None
-    if components == 1:
-        return rows, columns, "MONOCHROME2"
-    if rgb:
-        return rows, columns, "RGB"
-    # PS3.5 8.2.1: JPEG in YBR_FULL_422 when the chroma is subsampled, YBR_FULL when it is not.
-    return rows, columns, "YBR_FULL" if body[7] == 0x11 else "YBR_FULL_422"
-
-
-def _encapsulated(ds: Dataset, content: bytes, frame: tuple[int, int, str]) -> None:
-    rows, columns, photometric = frame
-    samples = 1 if photometric == "MONOCHROME2" else 3
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = samples, photometric
-    if samples == 3:
-        ds.PlanarConfiguration = 0
-    ds.Rows, ds.Columns = rows, columns
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
-    ds.LossyImageCompression = "01"
-    ds.LossyImageCompressionMethod = "ISO_10918_1"
-    ds.LossyImageCompressionRatio = f"{rows * columns * samples / len(content):.3f}"
-    ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    ds.add_new("PixelData", "OB", encapsulate([content]))
-    ds["PixelData"].is_undefined_length = True
 
 
 def sample_dataset(options: PhantomOptions | None = None) -> Dataset:
