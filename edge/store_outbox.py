@@ -9,15 +9,10 @@ from edge.store_rows import OutboxRow
 class OutboxPart(StoreBase):
     """Written and emptied by `link`."""
 
-    def put_out(self, topic: str, payload: str, retain: bool, keep: int) -> int:
-        """Add a message; returns how many of the oldest were dropped because more than `keep` wait.
-
-        Of a retained topic only the newest message matters: an older one that still waits is replaced.
-        """
+    def put_out(self, topic: str, payload: str, keep: int) -> int:
+        """Add a message; returns how many of the oldest were dropped because more than `keep` wait."""
         with self._db.transaction():
-            if retain:
-                self._db.all("DELETE FROM outbox WHERE topic = ? AND retain", topic)
-            self._db.insert("outbox", topic=topic, payload=payload, retain=int(retain))
+            self._db.insert("outbox", topic=topic, payload=payload)
             sql = (
                 "DELETE FROM outbox WHERE outbox_key <= (SELECT outbox_key FROM outbox "
                 "ORDER BY outbox_key DESC LIMIT 1 OFFSET ?) RETURNING 1"
@@ -26,10 +21,8 @@ class OutboxPart(StoreBase):
 
     def outbox(self, limit: int = 100) -> list[OutboxRow]:
         """What waits, oldest first."""
-        sql = "SELECT outbox_key, topic, payload, retain FROM outbox ORDER BY outbox_key LIMIT ?"
-        return [
-            OutboxRow(key, topic, payload, bool(retain)) for key, topic, payload, retain in self._db.all(sql, limit)
-        ]
+        sql = "SELECT outbox_key, topic, payload FROM outbox ORDER BY outbox_key LIMIT ?"
+        return [OutboxRow(*row) for row in self._db.all(sql, limit)]
 
     def sent(self, outbox_key: int) -> None:
         """The broker has acknowledged the message."""

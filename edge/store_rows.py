@@ -244,4 +244,3 @@ class OutboxRow:
     outbox_key: int
     topic: str
     payload: str
-    retain: bool

@@ -119,8 +119,7 @@ CREATE INDEX request_open ON request (request_key) WHERE code = '';
 CREATE TABLE outbox (
     outbox_key INTEGER PRIMARY KEY AUTOINCREMENT,
     topic TEXT NOT NULL,
-    payload TEXT NOT NULL,
-    retain INTEGER NOT NULL
+    payload TEXT NOT NULL
 ) STRICT;
 """
 

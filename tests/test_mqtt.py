@@ -256,7 +256,7 @@ def test_many_messages_leave_in_order(peer: Peer, store: Store) -> None:
     board = peer.board()
     topic = f"radbox/{box_id()}/issue"
     for number in range(150):
-        store.put_out(topic, str(number), False, 1000)
+        store.put_out(topic, str(number), 1000)
     with listening(peer) as heard, linked(board):
         until(lambda: len(heard.all("issue")) >= 150, "delivery")
         until(lambda: not store.outbox(), "acknowledgement")

@@ -117,20 +117,13 @@ def test_old_requests_go(store: Store) -> None:
 
 
 def test_the_outbox_keeps_order_across_a_restart_and_drops_the_oldest(store: Store, tmp_path: Path) -> None:
-    assert [store.put_out("event", str(number), False, 3) for number in range(5)] == [0, 0, 0, 1, 1]
+    assert [store.put_out("event", str(number), 3) for number in range(5)] == [0, 0, 0, 1, 1]
     again = open_store(tmp_path)
     waiting = again.outbox()
     again.close()
     assert [row.payload for row in waiting] == ["2", "3", "4"]
     store.sent(waiting[0].outbox_key)
     assert [row.payload for row in store.outbox(1)] == ["3"]
-
-
-def test_of_a_retained_topic_only_the_newest_waits(store: Store) -> None:
-    store.put_out("health", "old", True, 10)
-    store.put_out("event", "once", False, 10)
-    store.put_out("health", "new", True, 10)
-    assert [(row.topic, row.payload) for row in store.outbox()] == [("event", "once"), ("health", "new")]
 
 
 def test_studies_are_counted_by_state(store: Store) -> None:

@@ -281,7 +281,7 @@ class _Session:
             rows = self._outbox.outbox(self._window)
             keys = set(self._under_way.values())
             for row in [row for row in rows if row.outbox_key not in keys][:room]:
-                self._under_way[self._client.publish(row.topic, row.payload, 1, row.retain).mid] = row.outbox_key
+                self._under_way[self._client.publish(row.topic, row.payload, 1).mid] = row.outbox_key
         self._loop()
         acknowledged, self._acknowledged = self._acknowledged, []
         for message, reason in acknowledged:

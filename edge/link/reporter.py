@@ -60,7 +60,7 @@ class Reporter:
         dropped = 0
         for row in new:
             text = topics.payload(topics.issue(row, snapshot))
-            dropped += self._store.put_out(self._topic(topics.ISSUE), text, False, self._settings.outbox)
+            dropped += self._store.put_out(self._topic(topics.ISSUE), text, self._settings.outbox)
         if dropped:
             self._store.add_counts({"mqtt_dropped": dropped})
             _LOG.warning("%d messages were dropped: %d wait for the broker already", dropped, self._settings.outbox)
