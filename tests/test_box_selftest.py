@@ -46,6 +46,15 @@ def test_a_damaged_model_fails_the_steps_that_need_it(
 
 
 @pytest.mark.requirement("INST-01")
+def test_a_backend_may_fail_while_another_passes(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+    both = dataclasses.replace(board, worker=dataclasses.replace(board.worker, backends=("no-such", "tflite")))
+    assert selftest.main(both, False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[2:4]] == [["warn", "no-such"], ["ok", "tflite"]]
+    none = dataclasses.replace(board, worker=dataclasses.replace(board.worker, backends=("no-such",)))
+    assert selftest.main(none, False) == 1
+
+
 def test_kernels_that_compute_wrongly_are_found(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "KERNEL_ERROR", -1.0)
     step = next(selftest.run(board))

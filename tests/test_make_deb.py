@@ -1,4 +1,4 @@
-"""The parts of the package: wheels, needed libraries, scripts. tools/test_package tries out the package itself."""
+"""The parts of the package: wheels, needed libraries, scripts. `tools/test_package` tries out the package itself."""
 
 from __future__ import annotations
 

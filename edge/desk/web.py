@@ -26,6 +26,7 @@ from starlette.routing import Route
 
 from edge.board import Board
 from edge.desk import overlay, report_view, views
+from edge.desk.grabber_pages import GrabberPages
 from edge.desk.health_pages import HealthPages
 from edge.desk.issue_pages import IssuePages
 from edge.desk.network_pages import NetworkPages
@@ -84,6 +85,7 @@ def create_app(board: Board) -> Starlette:
             *desk.updates.routes(),
             *desk.issues.routes(),
             *desk.health.routes(),
+            *desk.grabber.routes(),
             *desk.network.routes(),
             *desk.software.routes(),
         ],
@@ -106,6 +108,7 @@ class Desk:
         self.updates = UpdatePages(self)
         self.issues = IssuePages(self)
         self.health = HealthPages(self)
+        self.grabber = GrabberPages(self)
         self.network = NetworkPages(self)
         self.software = SbomPages(self)
         self.last_instance = lru_cache(maxsize=1024)(self._last_instance)
@@ -140,6 +143,7 @@ class Desk:
             "page": views.page_of(number, len(found)),
             "banner": self.updates.banner(),
             "issue_banner": self.issues.banner(),
+            "grabber": self.grabber.present,
             "notices": views.notices(self.store.services(), now),
             "quarantined": len(self.store.quarantine(limit=1000)),
             "receive": self.board.receive,

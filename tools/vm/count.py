@@ -6,7 +6,6 @@ RSS and PSS: /proc/PID/smaps_rollup (proc(5)); switches: both kinds, of every th
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,18 +15,20 @@ from pathlib import Path
 def main() -> None:
     """Print the line."""
     seconds, names = float(sys.argv[1]), sys.argv[2:]
-    before = {name: _switches_and_cpu(name) for name in names}
+    before = {name: (_switches(name), _cpu_s(name)) for name in names}
     time.sleep(seconds)
     found = {}
     for name in names:
-        switches, cpu_s = (late - early for late, early in zip(_switches_and_cpu(name), before[name], strict=True))
+        switches, cpu_s = before[name]
+        # A thread that began meanwhile counts from its start; what a thread that ended did is not seen.
+        woken = sum(count - switches.get(thread, 0) for thread, count in _switches(name).items())
         memory = [_memory(pid) for pid in _pids(name)]
         found[name] = {
             "rss": sum(one[0] for one in memory),
             "pss": sum(one[1] for one in memory),
             "current": int(_show(name, "MemoryCurrent")),
-            "wakes": switches / seconds,
-            "cpu_percent": 100 * cpu_s / seconds,
+            "wakes": woken / seconds,
+            "cpu_percent": 100 * (_cpu_s(name) - cpu_s) / seconds,
         }
     sys.stdout.write(json.dumps(found) + "\n")
 
@@ -37,21 +38,27 @@ def _show(name: str, key: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def _group(name: str) -> Path:
+    return Path("/sys/fs/cgroup" + _show(name, "ControlGroup"))
+
+
 def _pids(name: str) -> list[int]:
-    group = Path("/sys/fs/cgroup" + _show(name, "ControlGroup"), "cgroup.procs")
-    return [int(line) for line in group.read_text().split()]
+    return [int(line) for line in (_group(name) / "cgroup.procs").read_text().split()]
 
 
-def _switches_and_cpu(name: str) -> tuple[float, float]:
-    switches = 0
-    ticks = 0
+def _cpu_s(name: str) -> float:
+    return (
+        float(dict(line.split() for line in (_group(name) / "cpu.stat").read_text().splitlines())["usage_usec"]) / 1e6
+    )
+
+
+def _switches(name: str) -> dict[str, int]:
+    found = {}
     for pid in _pids(name):
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        ticks += int(fields[11]) + int(fields[12])
         for status in Path(f"/proc/{pid}/task").glob("*/status"):
             lines = [line.split() for line in status.read_text().splitlines() if "ctxt_switches" in line]
-            switches += sum(int(words[1]) for words in lines)
-    return switches, ticks / os.sysconf("SC_CLK_TCK")
+            found[status.parent.name] = sum(int(words[1]) for words in lines)
+    return found
 
 
 def _memory(pid: int) -> tuple[int, int]:
