@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,8 +71,9 @@ def _run(bench: Bench, found: Findings) -> Findings:
     found.say("begins")
     try:
         SCENARIOS[found.name](bench, found)
-    except (VmError, ImageError, subprocess.TimeoutExpired) as error:
-        found.check("the scenario ran to its end", False, str(error))
+    except Exception as error:  # the next scenario starts from the snapshot, whatever became of this one
+        found.note(traceback.format_exc())
+        found.check("the scenario ran to its end", False, f"{type(error).__name__}: {error}")
     found.seconds = time.monotonic() - found.start_s
     console = bench.folder / found.name / "console.log"
     if not found.held and console.exists():

@@ -115,7 +115,7 @@ def _trust(machine: Machine, update: Update, found: Findings) -> None:
 
 def _state(machine: Machine) -> dict[str, Any]:
     out = machine.must("runuser -u radbox-care -- radbox update list --json", 300)
-    state = dict(json.loads(out.splitlines()[-1])["state"])
+    state = dict(json.loads(out[out.index("{") :])["state"])
     state["last"] = state.get("last") or {"code": ""}
     return state
 
