@@ -113,8 +113,8 @@ def adopt(path: Path, own: bytes, key: bytes | None) -> None:
         if foreign or copy.all("PRAGMA integrity_check") != [("ok",)] or copy.all("PRAGMA foreign_key_check"):
             raise StoreError("expected a whole database, got one that contradicts itself", code="store.damaged")
         with copy.transaction():
-            copy.all("DELETE FROM service")
-            copy.all("DELETE FROM removal")
+            for table in ("service", "fact", "issue", "request", "outbox", "removal"):  # of the other box, as it was
+                copy.all(f"DELETE FROM {table}")
             copy.all("UPDATE study SET claimed_boot_id = '' WHERE state = 'reading'")
             # Run time starts to count again here; the age itself goes on.
             copy.all("UPDATE box SET boot_id = ?, ticked_monotonic_s = ?", boot_id(), time.monotonic())

@@ -20,7 +20,7 @@ from edge.care.backup_source import Source
 from edge.durable import Lock
 from edge.errors import StoreError
 from edge.slots import STATE
-from edge.store import object_path, open_store
+from edge.store import IssueFacts, object_path, open_store
 from edge.store_connection import Connection
 from edge.store_paths import DATABASE
 from tests.backup_box import (
@@ -349,3 +349,19 @@ def test_commands(box: Board, stick: Path, fresh: Board, tmp_path: Path, capsys:
     said = capsys.readouterr()
     assert "[backup.wrong-passphrase]" in said.err
     assert SECRET_NAME not in said.out + said.err
+
+
+def test_what_the_other_box_measured_and_was_asked_stays_there(box: Board, tmp_path: Path) -> None:
+    with closing(open_store(box.data_dir)) as store:
+        store.set_fact("hardware", {"free_bytes": 1})
+        store.set_issues([IssueFacts("issue.disk-full", "", "critical")])
+        store.ask("storage.clean", {})
+        store.put_out("issue", "{}", 10)
+        store.add_counts({"images_received": 5})
+    archive = tmp_path / "box.radbox"
+    backup.backup(box, archive, PASSPHRASE, quick())
+    fresh = board_of(tmp_path / "fresh")
+    restore.restore(fresh, archive, PASSPHRASE, quick())
+    with closing(open_store(fresh.data_dir)) as store:
+        assert (store.facts(), store.issues(), store.asked(), store.outbox()) == ({}, [], [], [])
+        assert store.counts()["images_received"] == 5
