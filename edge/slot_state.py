@@ -88,9 +88,14 @@ def propose(state: SlotState, proposal: Proposal) -> SlotState:
 
 
 def activate(state: SlotState, slot: str) -> SlotState:
-    """Run `slot` from now on, on probation. What ran before is kept to go back to, unless it was on probation too."""
+    """Run `slot` from now on, on probation. What ran before is kept to go back to, unless it was on probation too.
+
+    The proven model that a trial keeps for going back to needs no probation of its own: it takes over again.
+    """
     if slot == state.active:
         return dataclasses.replace(state, proposal=None)
+    if state.trial and slot == state.previous:
+        return dataclasses.replace(state, active=slot, previous=FACTORY, trial=None, proposal=None)
     proven = state.previous if state.trial else state.active
     return dataclasses.replace(state, active=slot, previous=proven, trial=Trial(slot, 0, 0, 0), proposal=None)
 

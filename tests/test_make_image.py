@@ -20,7 +20,7 @@ from tools.image.sbom import DebPackage, installed, licences_of, merge
 
 MIB = 1 << 20
 DEP5 = """\
-Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Format: https://example.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: thing
 
 Files: *
@@ -110,7 +110,6 @@ def test_the_kernel_s_own_tools_read_the_table(tmp_path: Path) -> None:
             "--show",
             "--nr",
             str(number),
-            "--raw",
             "--noheadings",
             "--output",
             "START,SECTORS,NAME,UUID",
@@ -198,14 +197,16 @@ def test_only_installed_packages_are_listed(tmp_path: Path) -> None:
 def test_the_package_s_list_and_debian_s_become_one() -> None:
     numpy = {"type": "library", "name": "numpy", "version": "2", "purl": "pkg:pypi/numpy@2", "bom-ref": "numpy"}
     own = {"type": "application", "name": "radbox", "version": "0.2.0", "bom-ref": "radbox"}
-    package = {"bomFormat": "CycloneDX", "metadata": {"component": own}, "components": [numpy]}
+    need = {"type": "library", "name": "thing", "purl": "pkg:deb/debian/thing", "bom-ref": "need:thing (>= 1)"}
+    links = [{"ref": "radbox", "dependsOn": ["need:thing (>= 1)", "numpy"]}]
+    package = {"metadata": {"component": own}, "components": [need, numpy], "dependencies": links}
     debian = [
         DebPackage("radbox", "0.2.0", "amd64", "radbox", ()),
         DebPackage("thing", "1+b1", "amd64", "thing", ("Expat",)),
         DebPackage("prose", "1", "all", "prose", ()),
     ]
     bill = merge(package, debian, "0.2.0")
-    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     names = [one["name"] for one in bill["components"]]
     assert names == ["radbox", "numpy", "thing", "prose"]
     thing, prose = bill["components"][2:]
@@ -215,6 +216,8 @@ def test_the_package_s_list_and_debian_s_become_one() -> None:
     assert any("copyright" in one["value"] for one in prose["properties"])
     refs = [one["bom-ref"] for one in bill["components"]]
     assert len(set(refs)) == len(refs)
+    assert bill["dependencies"] == [{"ref": "radbox", "dependsOn": ["numpy", thing["purl"]]}]
+    assert links[0]["dependsOn"] == ["need:thing (>= 1)", "numpy"]  # what came in is as it was
 
 
 def test_one_state_makes_one_bill() -> None:

@@ -112,7 +112,7 @@ def test_an_image_has_its_debian_packages_in_their_versions(document: dict[str, 
     )
     copyright_file = root / "usr/share/doc/libstdc++6/copyright"
     copyright_file.parent.mkdir(parents=True)
-    form = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/"
+    form = "Format: https://example.org/doc/packaging-manuals/copyright-format/1.0/"
     copyright_file.write_text(f"{form}\n\nFiles: *\nLicense: GPL-3+ with GCC exception\n\nFiles: x\nLicense: MIT\n")
     image = sbom.image_sbom(root, "0.2.0", 1_700_000_000)
     library = component(image, "libstdc++6")

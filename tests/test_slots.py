@@ -56,6 +56,12 @@ def test_activate_during_a_trial_keeps_the_proven_model() -> None:
     assert (after.active, after.previous) == (C, A)
 
 
+def test_activating_the_proven_model_ends_the_trial_of_another() -> None:
+    proven = good_case(activate(FACTORY_STATE, B), 1)
+    after = activate(activate(proven, A), B)
+    assert (after.active, after.previous, after.trial) == (B, FACTORY, None)
+
+
 def test_activate_of_the_active_model_changes_nothing_but_the_proposal() -> None:
     waiting = propose(ON_TRIAL, Proposal(B, "1.0", 1, 1))
     assert activate(waiting, B) == ON_TRIAL

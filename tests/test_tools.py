@@ -39,7 +39,7 @@ def locked(root: Path, name: str) -> dict[tuple[str, str], str]:
 
 
 def distribution(requirement: str) -> str:
-    return re.split(r"[<>=; ]", requirement)[0].lower().replace("_", "-")
+    return re.split(r"[[<>=; ]", requirement)[0].lower().replace("_", "-")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -53,12 +53,6 @@ def test_scripts_run_and_are_sound(script: str, root: Path) -> None:
 def test_ci_runs_what_the_readme_says(root: Path) -> None:
     assert "exec tools/test\n" in (root / ".ci" / "run").read_text()
     assert "\ntools/test" in (root / "README.md").read_text()
-
-
-def test_check_counts_its_steps(root: Path) -> None:
-    script = (root / "tools" / "check").read_text()
-    steps = len(re.findall(r"^step ", script, re.MULTILINE))
-    assert f"of {steps} steps failed" in script
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -1,4 +1,4 @@
-"""The image's bill of materials (CycloneDX 1.5): what Debian's dpkg says is in it, and the package's own list."""
+"""The image's bill of materials (CycloneDX 1.6): what Debian's dpkg says is in it, and the package's own list."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-SPEC_VERSION: Final = "1.5"
+SPEC_VERSION: Final = "1.6"
+NEED: Final = "need:"  # bom-ref of what the package only needs, as tools/deb/sbom.py writes it
 _FORMAT = re.compile(r"^Format(-Specification)?:\s*\S*(copyright-format|dep5|DEP5)", re.IGNORECASE)
 _LICENCE = re.compile(r"^License:[ \t]*(\S[^\n]*)", re.MULTILINE)
 
@@ -53,18 +54,24 @@ def licences_of(copyright_file: Path) -> tuple[str, ...]:
 def merge(package: Mapping[str, Any] | None, debian: Sequence[DebPackage], version: str) -> dict[str, Any]:
     """One CycloneDX document: radbox and all it carries (`package`, as `make_deb` wrote it), then Debian's packages.
 
-    A component of `package` is kept as it is; one that both lists name (same bom-ref or purl) stands once.
+    Components of `package` are kept as they are, but what it only needs of Debian ("need:...", without a version) gives
+    way to what is installed.
     """
-    components = [dict(one) for one in (package or {}).get("components", [])]
-    known = {one.get("bom-ref") for one in components} | {one.get("purl") for one in components}
-    own = dict((package or {}).get("metadata", {}).get("component", {}))
-    if own:
-        components.insert(0, own)
-        known.add(own.get("purl"))
-    for one in debian:
-        component = _component(one)
-        if component["purl"] not in known and not (own and one.name == own.get("name")):
-            components.append(component)
+    known = package or {"metadata": {}, "components": [], "dependencies": []}
+    own = dict(known["metadata"].get("component", {}))
+    installed_refs = {one.name: _purl(one) for one in debian}
+    replaced = {
+        one["bom-ref"]: installed_refs[one["name"]]
+        for one in known["components"]
+        if one["bom-ref"].startswith(NEED) and one["name"] in installed_refs
+    }
+    components = [own] if own else []
+    components += [dict(one) for one in known["components"] if one["bom-ref"] not in replaced]
+    components += [_component(one) for one in debian if one.name != own.get("name")]
+    links = [
+        {**one, "dependsOn": sorted({replaced.get(ref, ref) for ref in one.get("dependsOn", ())})}
+        for one in known.get("dependencies", ())
+    ]
     return {
         "bomFormat": "CycloneDX",
         "specVersion": SPEC_VERSION,
@@ -72,11 +79,17 @@ def merge(package: Mapping[str, Any] | None, debian: Sequence[DebPackage], versi
         "version": 1,
         "metadata": {"component": {"type": "operating-system", "name": "radbox-image", "version": version}},
         "components": components,
+        "dependencies": links,
     }
 
 
+def _purl(package: DebPackage) -> str:
+    """purl specification, type deb; "+" must not stand in it bare."""
+    return f"pkg:deb/debian/{package.name}@{package.version.replace('+', '%2B')}?arch={package.architecture}"
+
+
 def _component(package: DebPackage) -> dict[str, Any]:
-    purl = f"pkg:deb/debian/{package.name}@{package.version.replace('+', '%2B')}?arch={package.architecture}"
+    purl = _purl(package)
     component: dict[str, Any] = {
         "type": "library",
         "bom-ref": purl,

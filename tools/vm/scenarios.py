@@ -7,6 +7,7 @@ from typing import Final
 
 from tools.vm.bench import Bench, Findings
 from tools.vm.faults import frozen_pid1, hung_worker, power
+from tools.vm.grabber import grabber
 from tools.vm.idle import idle
 from tools.vm.starting import boots, receives, uefi
 from tools.vm.stick_scenarios import stick_images, stick_pulled, stick_update
@@ -22,6 +23,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "stick-images": stick_images,
     "stick-pulled": stick_pulled,
     "stick-update": stick_update,
+    "grabber": grabber,
     "power": power,
     "uefi": uefi,
 }
