@@ -39,7 +39,7 @@ def locked(root: Path, name: str) -> dict[tuple[str, str], str]:
 
 
 def distribution(requirement: str) -> str:
-    return re.split(r"[[<>=; ]", requirement)[0].lower().replace("_", "-")
+    return re.split(r"[\[<>=; ]", requirement)[0].lower().replace("_", "-")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
