@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -103,8 +103,14 @@ class Bench:
         """The machine as it was when everything had started, in a second."""
         boot = Boot(self.disk, self.folder / KERNEL, self.folder / INITRD, self.options, SNAPSHOT)
         with Machine(boot, self._place(name)) as machine:
-            machine.must("true", 300)
-            yield machine
+            try:
+                machine.must("true", 300)
+                yield machine
+            except BaseException:
+                with suppress(VmError, OSError):  # it may be what failed
+                    journal = machine.sh("journalctl --boot --no-pager | tail -n 400", 30).out
+                    (machine.folder / "journal.txt").write_text(journal)
+                raise
             machine.end()
 
     def keep(self, machine: Machine) -> None:

@@ -87,7 +87,7 @@ def frozen_pid1(bench: Bench, found: Findings) -> None:
 
 def power(bench: Bench, found: Findings) -> None:
     """The plug is pulled while images come in. The disk has a write cache that is lost with the power (nbdkit)."""
-    folder = bench.folder / "power"
+    folder = bench.folder / "power-disk"
     shutil.rmtree(folder, ignore_errors=True)
     files = _objects(folder / "objects")
     disk = folder / "disk.img"

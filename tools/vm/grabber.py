@@ -11,15 +11,15 @@ from typing import Any, Final
 from tools.vm.bench import Bench, Findings, look, page, until
 from tools.vm.machine import Machine
 
-BARS, SQUARES = 0, 4  # of vivid: "75% Colorbar", which means no signal to us, and "100% Color Squares"
+BARS, SQUARES = 0, 4  # vivid's "75% Colorbar", which means no signal to us, and "100% Color Squares"
 STATE_S: Final = 180.0
-BARS, SQUARES = 0, 4  # test patterns of vivid: "75% Colorbar", which is no signal to us, and "100% Color Squares"
-# and + 2): the picture shows what is asked for, and moves.
+# VIDIOC_S_CTRL (videodev2.h) of vivid's "Test Pattern", "OSD Text Mode" and "Horizontal Movement" (vivid-ctrls.c, class
+# base + 0, 1, 2): the machine's picture moves and has writing on it; bars stand still and have none.
 PATTERN: Final = """\
 import fcntl, os, struct, sys
 device = os.open("/dev/video0", os.O_RDWR)
-for control, value in ((0xF0F000, int(sys.argv[1])), (0xF0F002, 5)):
-    fcntl.ioctl(device, 0xC008561C, struct.pack("Ii", control, value))
+for number, value in enumerate(map(int, sys.argv[1:])):
+    fcntl.ioctl(device, 0xC008561C, struct.pack("Ii", 0xF0F000 + number, value))
 """
 
 
@@ -29,7 +29,7 @@ def grabber(bench: Bench, found: Findings) -> None:
         machine.must("modprobe vivid n_devs=1 && udevadm settle", 120)
         machine.shell.put("/run/vm-pattern.py", PATTERN.encode())
         _show_pattern(machine, SQUARES)
-        machine.must("printf '\\n[grabber]\\nsource = \"/dev/video0\"\\n' >> /etc/radbox/board.toml")
+        machine.must('sed -i \'s,^source = "",source = "/dev/video0",\' /etc/radbox/board.toml')
         machine.must("systemctl restart radbox-capture radbox-web radbox-receive", 600)
         fact = _until_state(machine, "ok")
         found.check("the picture of the machine is seen", bool(fact), str(fact))
@@ -53,7 +53,7 @@ def grabber(bench: Bench, found: Findings) -> None:
 
 
 def _show_pattern(machine: Machine, number: int) -> None:
-    machine.must(f"python3 /run/vm-pattern.py {number}")
+    machine.must(f"python3 /run/vm-pattern.py {number} {'2 3' if number == BARS else '0 5'}")
 
 
 def _until_state(machine: Machine, state: str) -> dict[str, Any]:
