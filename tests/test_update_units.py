@@ -211,3 +211,9 @@ def test_a_session_that_ends_without_an_answer_is_an_error(board_file: Path) -> 
     with pytest.raises(UpdateError) as raised:
         mount._session(board_file, "refuse", "update.file-system", "x")
     assert raised.value.code == "update.failed"
+
+
+def test_a_stick_that_was_pulled_out_meanwhile_is_no_bad_stick(tmp_path: Path) -> None:
+    with pytest.raises(UpdateError) as raised:
+        mount.check_device(tmp_path / "sda1", tmp_path)
+    assert raised.value.code == "update.stick-removed"

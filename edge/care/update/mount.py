@@ -91,23 +91,30 @@ class _Refused(UpdateError):
     default_code = "update.file-system"
 
 
+def _refused(device: Path, message: str) -> _Refused:
+    """A stick that was pulled out meanwhile is no bad stick: the kernel takes its node away at once."""
+    if device.exists():
+        return _Refused(message)
+    return _Refused("expected the stick to be there, got none", code="update.stick-removed")
+
+
 def check_device(device: Path, sys_folder: Path) -> str:
     """The file system on `device`, which is one of FILE_SYSTEMS and on the USB bus.
 
     Asked of the kernel and of the bytes (blkid --probe), not of what a rule or a cache says. Raises UpdateError:
-    update.file-system.
+    update.file-system, update.stick-removed.
     """
     found = _tool("blkid", "--probe", "--match-tag", "TYPE", "--output", "value", str(device)).stdout.strip()
     if found not in FILE_SYSTEMS:
         shown = found if found.isalnum() else "none that is known"
-        raise _Refused(f"expected a file system of {' or '.join(FILE_SYSTEMS)}, got {shown}")
+        raise _refused(device, f"expected a file system of {' or '.join(FILE_SYSTEMS)}, got {shown}")
     try:
         number = device.stat().st_rdev
         place = (sys_folder / "dev" / "block" / f"{os.major(number)}:{os.minor(number)}").resolve(strict=True)
     except OSError as error:
         raise _Refused("expected the stick to be there, got none", code="update.stick-removed") from error
     if not re.search(r"/usb\d+/", str(place)):
-        raise _Refused("expected a stick on the USB bus, got another device")
+        raise _refused(device, "expected a stick on the USB bus, got another device")
     return found
 
 
@@ -116,7 +123,7 @@ def _mounted(device: Path, file_system: str, mount_point: Path) -> Iterator[None
     make_directory(mount_point)
     done = _tool("mount", "-t", file_system, "-o", f"ro,{SAFE}", str(device), str(mount_point))
     if done.returncode:
-        raise _Refused(f"expected the stick's file system to be whole, got: mount status {done.returncode}")
+        raise _refused(device, f"expected the stick's file system to be whole, got: mount status {done.returncode}")
     try:
         yield
     finally:
