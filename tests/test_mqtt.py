@@ -144,12 +144,18 @@ def test_the_box_says_how_it_is_and_goodbye(peer: Peer, store: Store) -> None:
     assert link_code(store) == ""
 
 
+def _configs(heard: Listener) -> dict[str, Any]:
+    """What Home Assistant was told, by topic."""
+    return {name: json.loads(text) for name, text in heard.messages if name.startswith("homeassistant/")}
+
+
 def test_state_is_retained_for_those_who_come_later(peer: Peer, store: Store) -> None:
     with linked(peer.board(home_assistant=True)):
         until(lambda: told(store).get("connected"), "connection")
         with listening(peer) as heard:
             until(lambda: all(heard.last(name) for name in ("status", "health", "counters", "hardware")), "state")
-            configs = {name: json.loads(text) for name, text in heard.messages if name.startswith("homeassistant/")}
+            until(lambda: len(_configs(heard)) >= 10, "announcements")
+            configs = _configs(heard)
     assert len(configs) == 10
     state = configs[f"homeassistant/sensor/radbox_{box_id()}/state/config"]
     assert state["state_topic"] == f"radbox/{box_id()}/health"

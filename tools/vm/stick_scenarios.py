@@ -81,7 +81,9 @@ def stick_pulled(bench: Bench, found: Findings) -> None:
         before = _state(machine)
         machine.plug_stick(update.image, "slow", SLOW_STICK)
         until("the box to read the stick", lambda: not _update_idle(machine), 120)
-        until("a part of the model to be read", lambda: _bytes_read(machine) > PULLED_AFTER_BYTES, 300, 0.5)
+        until("it to be mounted", lambda: _mounted(machine), 300, 0.5)
+        mounted = _bytes_read(machine)
+        until("a part of the model to be read", lambda: _bytes_read(machine) > mounted + PULLED_AFTER_BYTES, 300, 0.5)
         found.check("it is pulled out while the box reads it", not _update_idle(machine))
         machine.pull_stick("slow")
         state = _update_ended(machine, 600)
@@ -131,6 +133,11 @@ def _update_ended(machine: Machine, timeout_s: float) -> dict[str, Any]:
 
 def _update_idle(machine: Machine) -> bool:
     return not machine.sh("systemctl list-units --state=activating,active --no-legend --plain 'radbox-update@*'").out
+
+
+def _mounted(machine: Machine) -> bool:
+    """True while a stick is mounted, in whichever namespace."""
+    return machine.sh("grep -lqs '^/dev/sd' /proc/[0-9]*/mounts").code == 0
 
 
 def _bytes_read(machine: Machine) -> int:
