@@ -25,8 +25,14 @@ ECHO = [(Verification, ExplicitVRLittleEndian)]
 def children(receiver: ReceiverProcess) -> list[psutil.Process]:
     """The receiving processes that live, oldest first."""
     assert receiver.process is not None
-    alive = psutil.Process(receiver.process.pid).children()
-    return [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in psutil.Process(receiver.process.pid).children() if _lives(one)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it went between the listing and the question
+        return False
 
 
 def holder(receiver: ReceiverProcess, link: socket.socket) -> psutil.Process:
