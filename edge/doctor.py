@@ -28,6 +28,7 @@ from edge.durable import disk_use, remove, write_file
 from edge.errors import RadboxError
 from edge.reading.backends import probe_in_child
 from edge.reading.ops import load_kernels
+from edge.reading.ops.native import NativeKernels
 from edge.report.graph import load_graph
 from edge.store import open_store
 from edge.store_paths import DATABASE, database_key
@@ -186,7 +187,19 @@ def _database(data_dir: Path) -> Check:
 
 
 def _kernels(board: Board) -> Check:
-    return Check("kernels", "ok", f"{load_kernels(board.worker.kernels).name} operators loaded")
+    """The set in use, and a warning where a faster one exists: forced aside, or not for this CPU."""
+    kernels = load_kernels(board.worker.kernels)
+    loaded = f"{kernels.name} operators loaded"
+    if not isinstance(kernels, NativeKernels):
+        return Check("kernels", "warn", f'{loaded}; set worker.kernels to "auto" for faster ones', "doctor.kernels")
+    best = kernels.runnable()[0]
+    if kernels.name != best:
+        message = f"{loaded} as asked for, but this CPU runs {best}: unset RADBOX_KERNELS and worker.kernels"
+        return Check("kernels", "warn", message, "doctor.kernels")
+    if best == "reference":
+        message = f"{loaded}: this CPU ({platform.machine()}) lacks what the faster ones need"
+        return Check("kernels", "warn", message, "doctor.kernels")
+    return Check("kernels", "ok", loaded)
 
 
 def _model(board: Board) -> Iterator[Check]:

@@ -2,54 +2,18 @@
 //
 // Hybrid decoder layer of EMRRG (arXiv 2510.16776, figure 2) with the layer-wise anatomical bias of arXiv 2512.16841;
 // edge/reading/ops/reference.py, decode_step, holds the equations.
+#include "decoder.h"
+
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "table.h"
+#include "weights.h"
 
 namespace radbox {
 namespace {
 
-using Floats = std::vector<float>;
-
 constexpr float kEpsilon = 1e-5f;  // of every LayerNorm
-
-size_t at(int64_t index) { return static_cast<size_t>(index); }
-
-// Finds weights by name, checks their shape and copies them; remembers the first failure.
-class Weights {
-public:
-    Weights(const radbox_tensor_f32 *tensors, int64_t count) : tensors_(tensors), count_(count) {}
-
-    Floats take(const std::string &name, int64_t rows, int64_t columns = 1) {
-        if (status != RADBOX_OK) return {};
-        const radbox_tensor_f32 *tensor = find(name);
-        if (tensor == nullptr) {
-            status = fail(RADBOX_BAD_ARGUMENT, "expected a weight named %s, got none", name.c_str());
-            return {};
-        }
-        if (tensor->rows != rows || tensor->columns != columns) {
-            status = fail(RADBOX_BAD_ARGUMENT, "expected %s of shape (%lld, %lld), got (%lld, %lld)", name.c_str(),
-                          static_cast<long long>(rows), static_cast<long long>(columns),
-                          static_cast<long long>(tensor->rows), static_cast<long long>(tensor->columns));
-            return {};
-        }
-        return Floats(tensor->values, tensor->values + rows * columns);
-    }
-
-    int status = RADBOX_OK;
-
-private:
-    const radbox_tensor_f32 *find(const std::string &name) const {
-        for (int64_t i = 0; i < count_; ++i)
-            if (name == tensors_[i].name) return tensors_ + i;
-        return nullptr;
-    }
-
-    const radbox_tensor_f32 *tensors_;
-    int64_t count_;
-};
 
 Floats joined(std::initializer_list<Floats> parts) {
     Floats all;
@@ -83,8 +47,8 @@ struct Layer {
 
 class ComposedDecoder final : public radbox_decoder {
 public:
-    ComposedDecoder(const Operators &operators, const radbox_decoder_shape &shape_, Weights &weights)
-        : radbox_decoder(shape_), ops(operators) {
+    ComposedDecoder(const Operators &operators_, const radbox_decoder_shape &shape_, Weights &weights)
+        : radbox_decoder(shape_, operators_, 1, 1) {
         const int64_t d = shape.width;
         vis_weight = weights.take("vis.weight", d, shape.channels), vis_bias = weights.take("vis.bias", d);
         embed = weights.take("embed.weight", shape.vocabulary, d);
@@ -98,44 +62,53 @@ public:
         hidden.resize(at(shape.ffn)), scores.resize(at(shape.positions));
     }
 
-    int begin(const float *tokens, const float *bias_, int64_t image_tokens_) override {
+    int begin(int64_t, const float *tokens, const float *bias_, int64_t image_tokens_) override {
         const int64_t d = shape.width, n = image_tokens_;
-        length = image_tokens = 0;  // until all of it succeeded, a step is refused
+        length = keys_count = 0;  // until all of it succeeded, a step is refused
         Floats vis(at(n * d)), v(at(n * d));
-        int status = ops.linear_f32(tokens, vis_weight.data(), vis_bias.data(), n, shape.channels, d, vis.data());
+        int status = operators.linear_f32(tokens, vis_weight.data(), vis_bias.data(), n, shape.channels, d, vis.data());
         for (size_t l = 0; status == RADBOX_OK && l < layers.size(); ++l) {
             Layer &layer = layers[l];
             layer.cross_keys.resize(at(n * d)), layer.cross_values.resize(at(n * d));
-            status = ops.layer_norm_f32(vis.data(), layer.norm1_weight.data(), layer.norm1_bias.data(), n, d, kEpsilon,
+            status = operators.layer_norm_f32(vis.data(), layer.norm1_weight.data(), layer.norm1_bias.data(), n, d, kEpsilon,
                                         v.data());
             if (status == RADBOX_OK)
-                status = ops.linear_f32(v.data(), layer.kv_weight.data(), layer.kv_bias.data(), n, d, d,
+                status = operators.linear_f32(v.data(), layer.kv_weight.data(), layer.kv_bias.data(), n, d, d,
                                         layer.cross_keys.data());
             if (status == RADBOX_OK)
-                status = ops.linear_f32(v.data(), layer.kv_weight.data() + d * d, layer.kv_bias.data() + d, n, d, d,
+                status = operators.linear_f32(v.data(), layer.kv_weight.data() + d * d, layer.kv_bias.data() + d, n, d, d,
                                         layer.cross_values.data());
         }
         if (status != RADBOX_OK) return status;
         bias.assign(bias_, bias_ + shape.layers * n);
         if (at(n) > scores.size()) scores.resize(at(n));
-        image_tokens = n;
+        keys_count = n;
         return RADBOX_OK;
     }
 
-    int step(int32_t token, float *logits, float *attention) override {
-        const int64_t d = shape.width;
-        if (image_tokens == 0) return fail(RADBOX_WRONG_STATE, "expected radbox_decoder_begin_f32 before a step, got none");
+    int start(int64_t, int64_t) override {
+        length = 0;
+        return RADBOX_OK;
+    }
+
+    int copy(int64_t, int64_t) override { return RADBOX_OK; }
+
+    int64_t image_tokens(int64_t) const override { return keys_count; }
+
+    int step(int64_t, const int32_t *tokens, const int32_t *, float *logits, float *attention) override {
+        const int64_t d = shape.width, token = tokens[0];
+        if (keys_count == 0) return fail(RADBOX_WRONG_STATE, "expected radbox_decoder_begin_f32 before a step, got none");
         if (length == shape.positions)
             return fail(RADBOX_WRONG_STATE, "expected at most %d steps, got one more", shape.positions);
         for (int64_t i = 0; i < d; ++i) x[at(i)] = embed[at(token * d + i)] + positions[at(length * d + i)];
         for (int64_t l = 0; l < shape.layers; ++l) {
-            const int status = run(layers[at(l)], bias.data() + l * image_tokens,
-                                   attention == nullptr ? nullptr : attention + l * image_tokens);
+            const int status = run(layers[at(l)], bias.data() + l * keys_count,
+                                   attention == nullptr ? nullptr : attention + l * keys_count);
             if (status != RADBOX_OK) return status;
         }
-        int status = ops.layer_norm_f32(x.data(), norm_weight.data(), norm_bias.data(), 1, d, kEpsilon, h.data());
+        int status = operators.layer_norm_f32(x.data(), norm_weight.data(), norm_bias.data(), 1, d, kEpsilon, h.data());
         if (status == RADBOX_OK)
-            status = ops.linear_f32(h.data(), head_weight.data(), head_bias.data(), 1, d, shape.vocabulary, logits);
+            status = operators.linear_f32(h.data(), head_weight.data(), head_bias.data(), 1, d, shape.vocabulary, logits);
         if (status == RADBOX_OK) ++length;
         return status;
     }
@@ -144,44 +117,43 @@ private:
     // x := the layer's output
     int run(Layer &layer, const float *layer_bias, float *attention) {
         const int64_t d = shape.width;
-        int status = ops.layer_norm_f32(x.data(), layer.norm1_weight.data(), layer.norm1_bias.data(), 1, d, kEpsilon,
+        int status = operators.layer_norm_f32(x.data(), layer.norm1_weight.data(), layer.norm1_bias.data(), 1, d, kEpsilon,
                                         h.data());
         if (status == RADBOX_OK)
-            status = ops.linear_f32(h.data(), layer.qkv_weight.data(), layer.qkv_bias.data(), 1, d, 3 * d, qkv.data());
+            status = operators.linear_f32(h.data(), layer.qkv_weight.data(), layer.qkv_bias.data(), 1, d, 3 * d, qkv.data());
         if (status == RADBOX_OK)
-            status = ops.self_attention_step_f32(qkv.data(), qkv.data() + d, qkv.data() + 2 * d, layer.self_keys.data(),
+            status = operators.self_attention_step_f32(qkv.data(), qkv.data() + d, qkv.data() + 2 * d, layer.self_keys.data(),
                                                  layer.self_values.data(), length, d, shape.heads, scores.data(),
                                                  a.data());
         if (status == RADBOX_OK)
-            status = ops.gated_cross_attention_f32(a.data(), qkv.data(), layer.cross_keys.data(),
+            status = operators.gated_cross_attention_f32(a.data(), qkv.data(), layer.cross_keys.data(),
                                                    layer.cross_values.data(), layer_bias, layer.gate_weight.data(),
-                                                   layer.gate_bias[0], layer.gate_scale[0], image_tokens, d,
+                                                   layer.gate_bias[0], layer.gate_scale[0], keys_count, d,
                                                    shape.heads, scores.data(), y.data(), attention);
         if (status == RADBOX_OK)
-            status = ops.linear_f32(y.data(), layer.out_weight.data(), layer.out_bias.data(), 1, d, d, a.data());
+            status = operators.linear_f32(y.data(), layer.out_weight.data(), layer.out_bias.data(), 1, d, d, a.data());
         if (status != RADBOX_OK) return status;
         for (int64_t i = 0; i < d; ++i) x[at(i)] += a[at(i)];
 
-        status = ops.layer_norm_f32(x.data(), layer.norm2_weight.data(), layer.norm2_bias.data(), 1, d, kEpsilon,
+        status = operators.layer_norm_f32(x.data(), layer.norm2_weight.data(), layer.norm2_bias.data(), 1, d, kEpsilon,
                                     h.data());
         if (status == RADBOX_OK)
-            status = ops.linear_f32(h.data(), layer.up_weight.data(), layer.up_bias.data(), 1, d, shape.ffn,
+            status = operators.linear_f32(h.data(), layer.up_weight.data(), layer.up_bias.data(), 1, d, shape.ffn,
                                     hidden.data());
-        if (status == RADBOX_OK) status = ops.gelu_tanh_f32(hidden.data(), shape.ffn, hidden.data());
+        if (status == RADBOX_OK) status = operators.gelu_tanh_f32(hidden.data(), shape.ffn, hidden.data());
         if (status == RADBOX_OK)
-            status = ops.linear_f32(hidden.data(), layer.down_weight.data(), layer.down_bias.data(), 1, shape.ffn, d,
+            status = operators.linear_f32(hidden.data(), layer.down_weight.data(), layer.down_bias.data(), 1, shape.ffn, d,
                                     a.data());
         if (status != RADBOX_OK) return status;
         for (int64_t i = 0; i < d; ++i) x[at(i)] += a[at(i)];
         return RADBOX_OK;
     }
 
-    const Operators &ops;
     Floats vis_weight, vis_bias, embed, positions, norm_weight, norm_bias, head_weight, head_bias;
     std::vector<Layer> layers;
     Floats bias;                            // (layers, image_tokens)
     Floats x, h, qkv, a, y, hidden, scores;  // scratch of one step
-    int64_t length = 0, image_tokens = 0;
+    int64_t length = 0, keys_count = 0;
 };
 
 }  // namespace

@@ -218,6 +218,8 @@ std::vector<double> rescaled(std::vector<double> map) {
     return map;
 }
 
+}  // namespace
+
 int gaussian_blur_f32_reference(const float *grid, int64_t height, int64_t width, float sigma, float *y) {
     if (!all_finite(grid, height * width)) return not_finite("gaussian_blur_f32");
     const std::vector<double> whole = blurred(std::vector<double>(grid, grid + height * width), height, width, sigma);
@@ -244,6 +246,8 @@ int anatomical_bias_f32_reference(const float *masks, int64_t count, int64_t hei
     return RADBOX_OK;
 }
 
+namespace {
+
 int masked_argmax_f32_reference(const float *logits, const uint8_t *allowed, int64_t vocabulary, int32_t *token,
                                 float *log_probability) {
     if (!all_finite(logits, vocabulary)) return not_finite("masked_argmax_f32");
@@ -259,7 +263,38 @@ int masked_argmax_f32_reference(const float *logits, const uint8_t *allowed, int
     return RADBOX_OK;
 }
 
+int selective_scan_f32_reference(const float *x, const float *delta, const float *a, const float *b, const float *c,
+                                 const float *d, int64_t height, int64_t width, int64_t channels, int64_t states,
+                                 float *y) {
+    const int64_t tokens = height * width;
+    std::vector<double> sums(static_cast<size_t>(tokens * channels)), state(static_cast<size_t>(states));
+    for (int64_t direction = 0; direction < 4; ++direction)
+        for (int64_t channel = 0; channel < channels; ++channel) {
+            std::fill(state.begin(), state.end(), 0.0);
+            const float *rates = a + (direction * channels + channel) * states;
+            for (int64_t step = 0; step < tokens; ++step) {
+                const int64_t token = scanned_token(direction, step, height, width), row = direction * tokens + token;
+                const double in = static_cast<double>(x[row * channels + channel]);
+                const double time = static_cast<double>(delta[row * channels + channel]);
+                double out = static_cast<double>(d[direction * channels + channel]) * in;
+                for (int64_t n = 0; n < states; ++n) {
+                    double &s = state[static_cast<size_t>(n)];
+                    s = std::exp(time * static_cast<double>(rates[n])) * s + time * in * static_cast<double>(b[row * states + n]);
+                    out += static_cast<double>(c[row * states + n]) * s;
+                }
+                sums[static_cast<size_t>(token * channels + channel)] += out;
+            }
+        }
+    std::transform(sums.begin(), sums.end(), y, [](double sum) { return static_cast<float>(sum / 4.0); });
+    return all_finite(y, tokens * channels) ? static_cast<int>(RADBOX_OK) : not_finite("selective_scan_f32");
+}
+
 }  // namespace
+
+int64_t scanned_token(int64_t direction, int64_t step, int64_t height, int64_t width) {
+    const int64_t along = direction % 2 == 0 ? step : height * width - 1 - step;
+    return direction < 2 ? along : along % height * width + along / height;
+}
 
 const Operators reference_operators = {
     "reference",
@@ -271,7 +306,8 @@ const Operators reference_operators = {
     gaussian_blur_f32_reference,
     anatomical_bias_f32_reference,
     masked_argmax_f32_reference,
-    make_composed_decoder,
+    selective_scan_f32_reference,
+    &reference_quantised,
 };
 
 }  // namespace radbox

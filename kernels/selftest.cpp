@@ -1,42 +1,37 @@
-// The kernels alone, without Python: run by tools/check_kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
+// The kernels alone, without Python, with every set that this CPU runs: by tools/check_kernels under sanitizers.
 //
 // Numbers are compared with the plainest formula in double; heap arrays of the exact size let ASan see every overrun.
-#include <cmath>
+#include "selftest.h"
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
 #include <random>
-#include <string>
-#include <vector>
-
-#include "kernels.h"
+#include <sstream>
 
 namespace {
 
-using Floats = std::vector<float>;
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 int failures = 0;
-
-void expect(bool holds, const char *what, int line) {
-    if (holds) return;
-    std::fprintf(stderr, "selftest.cpp:%d: expected %s; last error: \"%s\"\n", line, what, radbox_error_message());
-    ++failures;
-}
-#define EXPECT(condition) expect((condition), #condition, __LINE__)
-
 std::mt19937 source(7);
 
-Floats random_floats(int64_t count, float scale = 1.0f) {
+}  // namespace
+
+void expect(bool holds, const char *what, const char *file, int line) {
+    if (holds) return;
+    std::fprintf(stderr, "%s:%d: expected %s; last error: \"%s\"\n", file, line, what, radbox_error_message());
+    ++failures;
+}
+
+Floats random_floats(int64_t count, float scale) {
     std::normal_distribution<float> normal(0.0f, scale);
     Floats values(static_cast<size_t>(count));
     for (float &value : values) value = normal(source);
     return values;
 }
 
-bool close(double got, double expected, double scale = 1.0) { return std::abs(got - expected) <= 1e-5 * scale; }
+bool close(double got, double expected, double scale) { return std::abs(got - expected) <= 1e-5 * scale; }
+
+namespace {
 
 void linear() {
     for (const int64_t inputs : {1, 7, 8, 33, 128})
@@ -138,11 +133,7 @@ void argmax() {
     EXPECT(radbox_masked_argmax_f32(logits.data(), none, 4, &token, &log_probability) == RADBOX_NOTHING_ALLOWED);
 }
 
-struct Named {
-    std::string name;
-    int64_t rows, columns;
-    Floats values;
-};
+}  // namespace
 
 std::vector<Named> random_weights(const radbox_decoder_shape &s) {
     std::vector<Named> weights;
@@ -163,6 +154,8 @@ std::vector<Named> random_weights(const radbox_decoder_shape &s) {
     }
     return weights;
 }
+
+namespace {
 
 void decoder() {
     const radbox_decoder_shape shape{11, 12, 2, 3, 17, 5, 9};
@@ -204,27 +197,58 @@ void decoder() {
     radbox_decoder_destroy(nullptr);
 }
 
-void selection() {
+// Every set that runs here, best first; the others are refused by name.
+std::vector<std::string> selection() {
     EXPECT(radbox_abi_version() == RADBOX_ABI_VERSION);
     EXPECT(radbox_kernels_select("no-such-kernels") == RADBOX_UNKNOWN_KERNELS);
     EXPECT(std::strstr(radbox_error_message(), "reference") != nullptr);
     setenv("RADBOX_KERNELS", "no-such-kernels", 1);
     EXPECT(radbox_kernels_select(nullptr) == RADBOX_UNKNOWN_KERNELS);
+    setenv("RADBOX_KERNELS", "reference", 1);
+    EXPECT(radbox_kernels_select(nullptr) == RADBOX_OK && std::string(radbox_kernels_name()) == "reference");
     unsetenv("RADBOX_KERNELS");
-    EXPECT(radbox_kernels_select("reference") == RADBOX_OK);
-    EXPECT(std::string(radbox_kernels_name()) == "reference");
+    const std::string runnable = std::string(", ") + radbox_kernels_runnable() + ",";
+    std::vector<std::string> sets;
+    std::istringstream known(radbox_kernels_known());
+    for (std::string name; std::getline(known >> std::ws, name, ',');) {
+        const bool here = runnable.find(" " + name + ",") != std::string::npos;
+        EXPECT(radbox_kernels_select(name.c_str()) == (here ? RADBOX_OK : RADBOX_UNSUPPORTED_KERNELS));
+        if (here) sets.push_back(name);
+    }
+    EXPECT(!sets.empty() && sets.back() == "reference");
+    EXPECT(radbox_kernels_select(nullptr) == RADBOX_OK && sets[0] == radbox_kernels_name());
+    return sets;
+}
+
+void top_k() {
+    const Floats logits{1.0f, 5.0f, 2.0f, 2.0f, 0.0f};
+    const uint8_t allowed[5] = {1, 0, 1, 1, 0};
+    int32_t tokens[5];
+    float logs[5];
+    EXPECT(radbox_masked_top_k_f32(logits.data(), allowed, 5, 4, tokens, logs) == RADBOX_OK);
+    EXPECT(tokens[0] == 2 && tokens[1] == 3 && tokens[2] == 0 && tokens[3] == -1 && logs[3] == -kInfinity);
+    EXPECT(close(static_cast<double>(logs[2]), -1.0 - std::log(2.0 + std::exp(-1.0))));
+    EXPECT(radbox_masked_top_k_f32(logits.data(), allowed, 5, 6, tokens, logs) == RADBOX_BAD_ARGUMENT);
 }
 
 }  // namespace
 
 int main() {
-    selection();
-    linear();
-    normalise_and_activate();
-    attention();
-    masks();
-    argmax();
-    decoder();
-    if (failures == 0) std::printf("kernels self test: all expectations hold (%s)\n", radbox_kernels_name());
+    for (const std::string &set : selection()) {
+        EXPECT(radbox_kernels_select(set.c_str()) == RADBOX_OK);
+        linear();
+        normalise_and_activate();
+        attention();
+        masks();
+        argmax();
+        top_k();
+        decoder();
+        quantised_operators();
+        quantised_decoder();
+        batches();
+        generation();
+        std::printf("kernels self test: %s, %d expectations failed\n", radbox_kernels_name(), failures);
+    }
+    threads();
     return failures == 0 ? 0 : 1;
 }

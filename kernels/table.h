@@ -1,28 +1,17 @@
-// The seam between the C ABI (dispatch.cpp) and one set of kernels: a table of functions under one name.
+// The seam between the C ABI and one set of kernels: a table of functions under one name.
 //
-// dispatch.cpp has checked every pointer and size before a function of the table is called, so a set of kernels holds
-// arithmetic only. A set names its functions <op>_<dtype>_<set>; it may leave `make_decoder` to decoder.cpp, which
-// builds the step from the set's own operators, or bring a fused step of its own.
+// The C ABI has checked every pointer and size before a function of the table is called, so a set of kernels holds
+// arithmetic only. A set that is compiled for a newer instruction set includes this file: it may hold nothing inline.
 #pragma once
 
-#include <cstdint>
+#include <stdint.h>
 
 #include "kernels.h"
+#include "plan.h"
 
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error "expected a build without fast-math: NaN has to be found, not assumed away"
 #endif
-
-// Opaque to C. Created by a set's make_decoder, so that a handle keeps the kernels it was born with.
-struct radbox_decoder {
-    const radbox_decoder_shape shape;
-    explicit radbox_decoder(const radbox_decoder_shape &shape_) : shape(shape_) {}
-    radbox_decoder(const radbox_decoder &) = delete;
-    radbox_decoder &operator=(const radbox_decoder &) = delete;
-    virtual ~radbox_decoder() = default;
-    virtual int begin(const float *tokens, const float *bias, int64_t image_tokens) = 0;
-    virtual int step(int32_t token, float *logits, float *attention) = 0;
-};
 
 namespace radbox {
 
@@ -46,15 +35,22 @@ struct Operators {
                                int64_t layers, float strength, float *y);
     int (*masked_argmax_f32)(const float *logits, const uint8_t *allowed, int64_t vocabulary, int32_t *token,
                              float *log_probability);
-    int (*make_decoder)(const Operators &operators, const radbox_decoder_shape &shape, const radbox_tensor_f32 *tensors,
-                        int64_t count, radbox_decoder **decoder);
+    int (*selective_scan_f32)(const float *x, const float *delta, const float *a, const float *b, const float *c,
+                              const float *d, int64_t height, int64_t width, int64_t channels, int64_t states, float *y);
+    const Quantised *quantised;
 };
 
-extern const Operators reference_operators;
+extern const Operators reference_operators, avx2_operators, avx512vnni_operators;
+extern const Operators neon_operators, neon_dotprod_operators, neon_i8mm_operators;
+extern const Quantised reference_quantised;
 
-// decoder.cpp: the step as a composition of a set's operators. Throws std::bad_alloc.
-int make_composed_decoder(const Operators &operators, const radbox_decoder_shape &shape,
-                          const radbox_tensor_f32 *tensors, int64_t count, radbox_decoder **decoder);
+// reference.cpp: once per image, nothing to gain from vectors; every set has these.
+int gaussian_blur_f32_reference(const float *grid, int64_t height, int64_t width, float sigma, float *y);
+int anatomical_bias_f32_reference(const float *masks, int64_t count, int64_t height, int64_t width, const float *sigma,
+                                  int64_t layers, float strength, float *y);
+
+// The token of a height x width grid that comes at `step` in one of the four directions of a selective scan.
+int64_t scanned_token(int64_t direction, int64_t step, int64_t height, int64_t width);
 
 // Keep the sentence for radbox_error_message() and return `status`.
 __attribute__((format(printf, 2, 3))) int fail(int status, const char *format, ...);

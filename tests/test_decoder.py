@@ -12,6 +12,7 @@ import pytest
 from edge.errors import BackendError, BundleError
 from edge.reading.decoder import BOS, FINDING_TOKENS, Decoder, DecoderConfig
 from edge.reading.ops import load_kernels
+from tests.kernel_sets import SETS, chosen
 
 TOLERANCE = 1e-5
 EOS, NORMAL = 2, 3
@@ -110,9 +111,9 @@ def built(root):
     subprocess.run([root / "tools" / "build_kernels"], check=True)
 
 
-@pytest.fixture(params=["numpy", "reference"])
+@pytest.fixture(params=["numpy", *SETS])
 def kernels(request):
-    return request.param
+    return request.param if request.param == "numpy" else chosen(request.param).name
 
 
 @pytest.mark.parametrize(
@@ -170,10 +171,11 @@ def test_generate_says_only_what_the_grammar_allows(kernels):
     assert long > 0
 
 
-def test_native_and_numpy_generate_the_same_tokens():
+@pytest.mark.parametrize("name", SETS)
+def test_native_and_numpy_generate_the_same_tokens(name):
     for seed in range(6):
         head = random_weights(FULL, seed)["head.bias"] - np.eye(30, dtype=np.float32)[EOS] * 4
-        numpy, native = (load(FULL, k, seed, **{"head.bias": head}) for k in ("numpy", "reference"))
+        numpy, native = (load(FULL, k, seed, **{"head.bias": head}) for k in ("numpy", chosen(name).name))
         image = random_image(seed)
         expected, got = (decoder.generate(*image, Findings()) for decoder in (numpy, native))
         assert got.tokens == expected.tokens

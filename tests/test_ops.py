@@ -11,22 +11,29 @@ import numpy as np
 import pytest
 
 from edge.errors import BackendError, ConfigError
-from edge.reading.ops import load_kernels, reference
+from edge.reading.ops import load_kernels, numpy_kernels, reference
 from edge.reading.ops.native import ABI_VERSION, LIBRARY, NativeKernels
+from edge.reading.ops.reference_scan import scan_order
+from tests.kernel_cases import scan_arrays
+from tests.kernel_sets import SETS, chosen
 
 TOLERANCE = 1e-5
 WIDTHS_AND_HEADS = [(1, 1), (3, 1), (8, 2), (15, 5), (33, 3), (128, 4)]
 
 
 @pytest.fixture(scope="module")
-def native(root: Path) -> NativeKernels:
+def built(root: Path) -> None:
     subprocess.run([root / "tools" / "build_kernels"], check=True)
-    return NativeKernels("reference")
 
 
-@pytest.fixture(params=["numpy", "native"])
-def kernels(request, native):
-    return reference if request.param == "numpy" else native
+@pytest.fixture(params=SETS)
+def native(request, built) -> NativeKernels:
+    return chosen(request.param)
+
+
+@pytest.fixture(params=["numpy", *SETS])
+def kernels(request, built):
+    return numpy_kernels if request.param == "numpy" else chosen(request.param)
 
 
 def random(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
@@ -129,6 +136,45 @@ def test_a_mask_without_shape_gives_no_bias(kernels):
     assert not kernels.anatomical_bias_f32(masks, (2.2, 0.0), 1.0).any()
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 10.0])
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "states"), [(1, 1, 1, 1), (1, 7, 3, 2), (5, 3, 17, 16), (14, 14, 48, 8)]
+)
+def test_selective_scan_matches_numpy(native, height, width, channels, states, scale):
+    arrays = scan_arrays(np.random.default_rng(2), height * width, channels, states)
+    arrays[0] *= np.float32(scale)
+    arguments = *arrays, height, width
+    assert_same(native.selective_scan_f32(*arguments), numpy_kernels.selective_scan_f32(*arguments))
+
+
+def test_selective_scan_goes_in_four_directions(kernels):
+    """An impulse in the middle, no decay: each direction carries it to the tokens after it, each in its own order."""
+    height, width = 3, 4
+    order = scan_order(height, width)
+    impulse = 5
+    x, ones = np.zeros((4, 12, 1), np.float32), np.ones((4, 12, 1), np.float32)
+    x[:, impulse] = 4.0
+    zeros = np.zeros((4, 1, 1), np.float32)
+    y = kernels.selective_scan_f32(x, ones, zeros, ones, ones, np.zeros((4, 1), np.float32), height, width)
+    expected = np.zeros(12)
+    for direction in order:
+        expected[direction[list(direction).index(impulse) :]] += 1.0
+    np.testing.assert_allclose(y[:, 0], expected)
+
+
+@pytest.mark.parametrize(("vocabulary", "k"), [(1, 1), (30, 5), (30, 30), (257, 8)])
+def test_masked_top_k_matches_numpy(native, vocabulary, k):
+    for seed in range(20):
+        logits = np.round(random(seed, vocabulary), 1)  # with ties
+        allowed = np.random.default_rng(seed).random(vocabulary) < 0.4
+        allowed[seed % vocabulary] = True
+        tokens, logs = native.masked_top_k_f32(logits, allowed, k)
+        expected_tokens, expected_logs = reference.masked_top_k_f32(logits, allowed, k)
+        np.testing.assert_array_equal(tokens, expected_tokens)
+        np.testing.assert_allclose(logs, expected_logs, atol=1e-5)
+        assert tokens[0] == native.masked_argmax_f32(logits, allowed)[0]
+
+
 @pytest.mark.parametrize("vocabulary", [1, 2, 30, 257])
 def test_masked_argmax_matches_numpy(native, vocabulary):
     for seed in range(20):
@@ -205,6 +251,10 @@ def calls_with_poison(kernels, poison: float):
     yield lambda: kernels.gaussian_blur_f32(bad((3, 4)), 1.0)
     yield lambda: kernels.anatomical_bias_f32(bad((2, 3, 4)), (1.0,), 1.0)
     yield lambda: kernels.masked_argmax_f32(bad(4), np.array([True, True, False, False]))
+    scan = scan_arrays(np.random.default_rng(0), 6, 3, 2)
+    for at, array in enumerate(scan):
+        poisoned_scan = [*scan[:at], bad(array.shape), *scan[at + 1 :]]
+        yield lambda poisoned_scan=poisoned_scan: kernels.selective_scan_f32(*poisoned_scan, 2, 3)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
@@ -242,6 +292,7 @@ def test_wrong_dtype_shape_layout_and_bounds_name_what_was_expected(kernels):
         "heads that divide": lambda: kernels.self_attention_step_f32(ones, ones, ones, *caches, 0, 3),
         "sigma of 0 to 1024": lambda: kernels.gaussian_blur_f32(eye, float("nan")),
         "bool array": lambda: kernels.masked_argmax_f32(ones, np.ones(4, np.uint8)),
+        "k of 1 to 4": lambda: kernels.masked_top_k_f32(ones, np.ones(4, np.bool_), 5),
     }
     for sentence, call in wrong.items():
         with pytest.raises(BackendError, match=sentence) as caught:
@@ -256,9 +307,16 @@ def test_the_choice_of_kernels(native, monkeypatch):
     assert load_kernels("auto").name in native.known()
     with pytest.raises(ConfigError, match="got 'fast'"):
         load_kernels("fast")
+    assert load_kernels("auto").name == native.runnable()[0]
     with pytest.raises(BackendError, match=r'one of: .*reference.* got "avx9000"') as caught:
         NativeKernels("avx9000")
     assert caught.value.code == "kernels.unknown"
+    for name in set(native.known()) - set(native.runnable()):
+        with pytest.raises(
+            BackendError, match=rf'that this CPU runs \(.*reference\), got "{name}", which need'
+        ) as caught:
+            load_kernels(name)
+        assert caught.value.code == "kernels.unsupported"
 
 
 def test_the_environment_forces_the_kernels(native, root):

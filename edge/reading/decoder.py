@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import BackendError, BundleError
-from edge.reading.ops import Kernels, load_kernels
+from edge.reading.ops import Kernels, Session, load_kernels
 from edge.reading.ops.arrays import BAD_ARGUMENT, F32, describe
+from edge.reading.ops.automaton import Automaton, compiled
+from edge.reading.ops.native_session import NativeSession
+from edge.reading.ops.quantised import PRECISIONS, QuantisedWeights, from_tensors, holds_quantised
+from edge.reading.ops.reference_quantised import dequantised, quantise_decoder
 from edge.reading.ops.shape import DecoderShape
 from edge.reading.ops.uncached import sequence_logits
 
@@ -93,28 +97,60 @@ class Generated:
 
 
 class Decoder:
-    """Weights and kernels, ready. Holds the caches of the image at work: one `generate` at a time, one thread."""
+    """Weights and kernels, ready. Holds the caches of the image at work: one `generate` at a time, one thread.
+
+    precision: "f32", "q8" (int8 weights) or "q4" (int4 weights in groups of 32).
+    """
 
     def __init__(
-        self, config: DecoderConfig, shape: DecoderShape, weights: Mapping[str, F32], kernels: Kernels
+        self,
+        config: DecoderConfig,
+        shape: DecoderShape,
+        weights: Mapping[str, F32] | QuantisedWeights,
+        kernels: Kernels,
+        *,
+        threads: int = 1,
     ) -> None:
         self.config = config
         self.kernels = kernels.name
         self._shape, self._weights, self._kernels = shape, weights, kernels
-        self._session = kernels.decoder(shape, weights)
+        self._session: Session
+        if isinstance(weights, QuantisedWeights):
+            self._session = kernels.quantised_decoder(shape, weights, threads=threads)
+        else:
+            self._session = kernels.decoder(shape, weights)
+        self._compiled: tuple[object, Automaton | None] = (None, None)
 
     @classmethod
-    def load(cls, config: DecoderConfig, weights: Mapping[str, F32], kernels: str = "auto") -> Decoder:
+    def load(
+        cls,
+        config: DecoderConfig,
+        weights: Mapping[str, NDArray[Any]],
+        kernels: str = "auto",
+        *,
+        precision: str | None = None,
+        threads: int = 1,
+    ) -> Decoder:
         """Check every weight's name, dtype, shape and finiteness, then hand them to the kernels.
 
-        kernels: "auto", "numpy" or "reference" (edge.reading.ops.load_kernels). Raises BundleError on the weights,
-        BackendError or ConfigError on the kernels.
+        weights: all f32, or quantised before they were shipped (edge.reading.ops.quantised.from_tensors). kernels:
+        "auto", "numpy" or "reference" (edge.reading.ops.load_kernels). precision: what f32 weights are rounded to,
+        "q8" or "q4"; None leaves them as they are. threads: of a quantised decoder, 1 to 16; no result depends on them.
+        Raises BundleError on the weights, BackendError or ConfigError on the kernels.
         """
         vis = weights.get("vis.weight")
         if vis is None or vis.ndim != 2:
             raise BundleError(f"expected vis.weight of shape ({config.width}, channels), got {describe(vis)}")
+        if precision not in (None, *PRECISIONS):
+            raise BundleError(f"expected a precision of {' or '.join(PRECISIONS)}, got {precision!r}")
         shape = config.shape(channels=vis.shape[1])
-        return cls(config, shape, shape.check_weights(weights), load_kernels(kernels))
+        if holds_quantised(weights):
+            return cls(config, shape, from_tensors(shape, weights), load_kernels(kernels), threads=threads)
+        checked: Mapping[str, F32] = shape.check_weights(weights)
+        if precision is None:
+            return cls(config, shape, checked, load_kernels(kernels))
+        rounded = quantise_decoder(shape, checked, precision)
+        return cls(config, shape, rounded, load_kernels(kernels), threads=threads)
 
     def generate(
         self, tokens: F32, masks: F32, grammar: TokenGrammar[State], *, keep_attention: bool = True
@@ -126,14 +162,14 @@ class Decoder:
         `decoder.too-long` (positions used up before <eos>), `kernels.*` (shapes, NaN).
         """
         self._session.begin(*self._image(tokens, masks))
+        automaton = self._automaton(grammar)
+        if automaton is not None:
+            return self._generate_at_once(automaton, keep_attention)
         said, logs, maps = [BOS], [0.0], {}
         state = grammar.start()
         while not grammar.ended(state):
             if len(said) > self.config.positions:
-                raise BackendError(
-                    f"expected a sequence that ends within {self.config.positions} steps, got none",
-                    code="decoder.too-long",
-                )
+                raise self._too_long()
             allowed = grammar.mask(state)
             if not allowed.any():
                 raise BackendError(
@@ -149,13 +185,41 @@ class Decoder:
             state = grammar.advance(state, token)
         return Generated(tuple(said), tuple(logs), len(said) - 1, maps)
 
+    def _automaton(self, grammar: TokenGrammar[State]) -> Automaton | None:
+        """The grammar as tables, kept for the next image; None where only the loop over tokens will do."""
+        if not isinstance(self._session, NativeSession):
+            return None
+        if self._compiled[0] is not grammar:
+            self._compiled = (grammar, compiled(grammar))
+        return self._compiled[1]
+
+    def _generate_at_once(self, automaton: Automaton, keep_attention: bool) -> Generated:
+        said = cast(NativeSession, self._session).generate(automaton, BOS, keep_attention=keep_attention)
+        if not said.ended:
+            raise self._too_long()
+        tokens = said.tokens.tolist()
+        maps = {
+            at: said.attention[at - 1].copy()
+            for at, token in enumerate(tokens, start=1)
+            if keep_attention and token in FINDING_TOKENS
+        }
+        return Generated((BOS, *tokens), (0.0, *said.log_probabilities.tolist()), len(tokens), maps)
+
+    def _too_long(self) -> BackendError:
+        return BackendError(
+            f"expected a sequence that ends within {self.config.positions} steps, got none", code="decoder.too-long"
+        )
+
     def logits(self, tokens: F32, masks: F32, prefix: tuple[int, ...]) -> F32:
         """Logits after every token of `prefix`, recomputed without caches in numpy: (len(prefix), vocabulary)."""
         if not 1 <= len(prefix) <= self.config.positions:
             raise BackendError(
                 f"expected a prefix of 1 to {self.config.positions} tokens, got {len(prefix)}", code=BAD_ARGUMENT
             )
-        return sequence_logits(self._shape, self._weights, *self._image(tokens, masks), prefix)
+        weights = self._weights
+        if isinstance(weights, QuantisedWeights):
+            weights = {**weights.floats, **{name: dequantised(matrix) for name, matrix in weights.matrices.items()}}
+        return sequence_logits(self._shape, weights, *self._image(tokens, masks), prefix)
 
     def _image(self, tokens: F32, masks: F32) -> tuple[F32, F32]:
         """Contiguous tokens (n, channels) and the bias on their logits (layers, n)."""

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import ConfigError
-from edge.reading.ops import reference
+from edge.reading.ops import numpy_kernels
 from edge.reading.ops.arrays import F32, Weights
 from edge.reading.ops.native import NativeKernels
+from edge.reading.ops.quantised import QuantisedWeights
 from edge.reading.ops.shape import DecoderShape
 
-CHOICES = ("auto", "numpy", "reference")
+CHOICES = ("auto", "numpy", "reference", "avx2", "avx512vnni", "neon", "neon_dotprod", "neon_i8mm")
 
 
 class Session(Protocol):
@@ -35,15 +36,18 @@ class Kernels(Protocol):
 
     def decoder(self, shape: DecoderShape, weights: Weights) -> Session: ...
 
+    def quantised_decoder(self, shape: DecoderShape, weights: QuantisedWeights, *, threads: int = 1) -> Session: ...
+
 
 def load_kernels(choice: str = "auto") -> Kernels:
-    """`auto`: the native kernels (RADBOX_KERNELS, else the best for this CPU); `reference`: plain C++; `numpy`.
+    """`auto`: the native kernels (RADBOX_KERNELS, else the best for this CPU); a name: that set of them; `numpy`.
 
     Raises ConfigError on another choice, BackendError (`kernels.missing`, `kernels.not-loadable`,
-    `kernels.abi-version`, `kernels.unknown`) if the native ones cannot be had: numpy is slower and never used unasked.
+    `kernels.abi-version`, `kernels.unknown`, `kernels.unsupported`: the CPU lacks the named set's instructions) if the
+    native ones cannot be had: numpy is slower and never used unasked.
     """
     if choice not in CHOICES:
         raise ConfigError(f"expected kernels as one of {', '.join(CHOICES)}, got {choice!r}")
     if choice == "numpy":
-        return cast(Kernels, reference)
+        return cast(Kernels, numpy_kernels)
     return NativeKernels(None if choice == "auto" else choice)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,14 @@ from numpy.typing import NDArray
 
 from edge.errors import BackendError
 from edge.reading.ops.arrays import BAD_ARGUMENT, F32, NOT_FINITE, NOTHING_ALLOWED, Weights, f32, head_width
-from edge.reading.ops.reference import EPSILON, check_allowed
+from edge.reading.ops.native_session import DECODER_SIGNATURES, NativeSession, create_f32, create_quantised
+from edge.reading.ops.quantised import MatrixQ4, MatrixQ8, QuantisedWeights
+from edge.reading.ops.reference import EPSILON, check_allowed, check_k
+from edge.reading.ops.reference_quantised import int8
+from edge.reading.ops.reference_scan import check_scan
 from edge.reading.ops.shape import DecoderShape
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 LIBRARY = "libradbox_kernels.so"
 BUILD_COMMAND = "tools/build_kernels"
 
@@ -31,20 +34,11 @@ STATUS_CODES = {
     4: "kernels.unknown",
     5: "kernels.out-of-memory",
     6: "kernels.wrong-state",
+    7: "kernels.unsupported",
 }
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 _CHECKOUT = _PACKAGE.parent
-
-
-class _Shape(ctypes.Structure):
-    _fields_ = [
-        (field, c_int32) for field in ("vocabulary", "width", "layers", "heads", "ffn", "positions", "channels")
-    ]
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = [("name", c_char_p), ("values", c_void_p), ("rows", c_int64), ("columns", c_int64)]
 
 
 _P, _I, _F = c_void_p, c_int64, c_float
@@ -58,9 +52,13 @@ _SIGNATURES: dict[str, list[Any]] = {
     "radbox_gaussian_blur_f32": [_P, _I, _I, _F, _P],
     "radbox_anatomical_bias_f32": [_P, _I, _I, _I, _P, _I, _F, _P],
     "radbox_masked_argmax_f32": [_P, _P, _I, POINTER(c_int32), POINTER(c_float)],
-    "radbox_decoder_create_f32": [POINTER(_Shape), POINTER(_Tensor), _I, POINTER(c_void_p)],
-    "radbox_decoder_begin_f32": [_P, _P, _P, _I],
-    "radbox_decoder_step_f32": [_P, c_int32, _P, _P],
+    "radbox_masked_top_k_f32": [_P, _P, _I, _I, _P, _P],
+    "radbox_selective_scan_f32": [_P, _P, _P, _P, _P, _P, _I, _I, _I, _I, _P],
+    "radbox_quantise_q8": [_P, _I, _I, _P, _P],
+    "radbox_linear_q8": [_P, _P, _P, _P, _I, _I, _I, _P],
+    "radbox_linear_q4": [_P, _P, _P, _P, _I, _I, _I, _P],
+    "radbox_self_attention_q8": [_P, _P, _P, _P, _P, _I, _I, _I, _P],
+    "radbox_gated_cross_attention_q8": [_P, _P, _P, _P, _P, _P, _P, _P, _F, _F, _I, _I, _I, _P, _P],
 }
 
 
@@ -94,10 +92,10 @@ def _open(path: Path) -> ctypes.CDLL:
             f"expected kernels of ABI version {ABI_VERSION}, got {got} in {path}; rebuild them with {BUILD_COMMAND}",
             code="kernels.abi-version",
         )
-    for function, arguments in _SIGNATURES.items():
+    for function, arguments in (_SIGNATURES | DECODER_SIGNATURES).items():
         bound = getattr(library, function)
         bound.argtypes, bound.restype = arguments, c_int
-    for function in ("radbox_kernels_name", "radbox_kernels_known", "radbox_error_message"):
+    for function in ("radbox_kernels_name", "radbox_kernels_known", "radbox_kernels_runnable", "radbox_error_message"):
         bound = getattr(library, function)
         bound.argtypes, bound.restype = [], c_char_p
     library.radbox_decoder_destroy.argtypes, library.radbox_decoder_destroy.restype = [c_void_p], None
@@ -108,18 +106,22 @@ class NativeKernels:
     """The loaded library. `kernels`: a name built into it, or None for RADBOX_KERNELS, else the best for this CPU."""
 
     def __init__(self, kernels: str | None = None) -> None:
-        self._library = _open(library_path())
+        self.library = _open(library_path())
         self._call("radbox_kernels_select", None if kernels is None else kernels.encode())
-        self.name: str = self._library.radbox_kernels_name().decode()
+        self.name: str = self.library.radbox_kernels_name().decode()
 
     def _call(self, function: str, *arguments: Any) -> None:
-        if status := getattr(self._library, function)(*arguments):
-            message = self._library.radbox_error_message().decode(errors="replace")
+        if status := getattr(self.library, function)(*arguments):
+            message = self.library.radbox_error_message().decode(errors="replace")
             raise BackendError(message, code=STATUS_CODES.get(status, "kernels.failed"))
 
     def known(self) -> tuple[str, ...]:
-        """The names of all kernels built into the library."""
-        return tuple(self._library.radbox_kernels_known().decode().split(", "))
+        """The names of all kernels, best first."""
+        return tuple(self.library.radbox_kernels_known().decode().split(", "))
+
+    def runnable(self) -> tuple[str, ...]:
+        """The names of the kernels that this CPU runs, best first."""
+        return tuple(self.library.radbox_kernels_runnable().decode().split(", "))
 
     def layer_norm_f32(self, x: F32, weight: F32, bias: F32, epsilon: float = EPSILON) -> F32:
         x = f32("x", x, None, None)
@@ -206,45 +208,101 @@ class NativeKernels:
         )
         return token.value, log_probability.value
 
-    def decoder(self, shape: DecoderShape, weights: Weights) -> Session:
+    def masked_top_k_f32(self, logits: F32, allowed: NDArray[np.bool_], k: int) -> tuple[NDArray[np.int32], F32]:
+        logits = f32("logits", logits, None)
+        check_allowed(allowed, logits.size)
+        check_k(k, logits.size)
+        bytes_allowed = np.ascontiguousarray(allowed).view(np.uint8)
+        tokens, log_probabilities = np.empty(k, np.int32), np.empty(k, np.float32)
+        arrays = (tokens.ctypes.data, _at(log_probabilities))
+        self._call("radbox_masked_top_k_f32", _at(logits), bytes_allowed.ctypes.data, logits.size, k, *arrays)
+        return tokens, log_probabilities
+
+    def selective_scan_f32(self, x: F32, delta: F32, a: F32, b: F32, c: F32, d: F32, height: int, width: int) -> F32:
+        channels, states = check_scan(x, delta, a, b, c, d, height, width)
+        y = np.empty((height * width, channels), np.float32)
+        arrays = [_at(array) for array in (x, delta, a, b, c, d)]
+        self._call("radbox_selective_scan_f32", *arrays, height, width, channels, states, _at(y))
+        return y
+
+    def quantise_q8(self, x: F32) -> tuple[NDArray[np.int8], F32]:
+        x = f32("x", x, None, None)
+        values, scales = np.empty(x.shape, np.int8), np.empty(x.shape[0], np.float32)
+        self._call("radbox_quantise_q8", _at(x), *x.shape, values.ctypes.data, _at(scales))
+        return values, scales
+
+    def linear_q8(self, x: F32, matrix: MatrixQ8, bias: F32 | None) -> F32:
+        return self._linear("radbox_linear_q8", x, matrix, bias)
+
+    def linear_q4(self, x: F32, matrix: MatrixQ4, bias: F32 | None) -> F32:
+        return self._linear("radbox_linear_q4", x, matrix, bias)
+
+    def _linear(self, function: str, x: F32, matrix: MatrixQ8 | MatrixQ4, bias: F32 | None) -> F32:
+        outputs, inputs = matrix.shape
+        rows = f32("x", x, None, inputs).shape[0]
+        bias = None if bias is None else f32("bias", bias, outputs)
+        y = np.empty((rows, outputs), np.float32)
+        values, scales = (np.ascontiguousarray(array) for array in (matrix.values, matrix.scales))
+        arrays = (_at(x), values.ctypes.data, scales.ctypes.data, _at(bias))
+        self._call(function, *arrays, rows, inputs, outputs, _at(y))
+        return y
+
+    def self_attention_q8(
+        self,
+        query: F32,
+        keys: NDArray[np.int8],
+        key_scales: F32,
+        values: NDArray[np.int8],
+        value_scales: F32,
+        heads: int,
+    ) -> F32:
+        width = f32("query", query, None).size
+        head_width(width, heads)
+        tokens = f32("key_scales", key_scales, None, heads).shape[0]
+        keys, values = int8("keys", keys, tokens, width), int8("values", values, tokens, width)
+        value_scales = f32("value_scales", value_scales, tokens, heads)
+        y = np.empty_like(query)
+        arrays = (_at(query), keys.ctypes.data, _at(key_scales), values.ctypes.data, _at(value_scales))
+        self._call("radbox_self_attention_q8", *arrays, tokens, width, heads, _at(y))
+        return y
+
+    def gated_cross_attention_q8(
+        self,
+        a: F32,
+        query: F32,
+        keys: NDArray[np.int8],
+        key_scales: F32,
+        values: NDArray[np.int8],
+        value_scales: F32,
+        bias: F32 | None,
+        gate_weight: F32,
+        gate_bias: float,
+        gate_scale: float,
+        heads: int,
+    ) -> tuple[F32, F32]:
+        width = f32("a", a, None).size
+        head_width(width, heads)
+        query, gate_weight = f32("query", query, width), f32("gate_weight", gate_weight, width)
+        count = f32("key_scales", key_scales, None, heads).shape[0]
+        keys, values = int8("keys", keys, count, width), int8("values", values, count, width)
+        value_scales = f32("value_scales", value_scales, width)
+        bias = None if bias is None else f32("bias", bias, count)
+        y, attention = np.empty_like(a), np.empty(count, np.float32)
+        arrays = (_at(a), _at(query), keys.ctypes.data, _at(key_scales), values.ctypes.data, _at(value_scales))
+        gate = (_at(bias), _at(gate_weight), gate_bias, gate_scale)
+        sizes = (count, width, heads)
+        self._call("radbox_gated_cross_attention_q8", *arrays, *gate, *sizes, _at(y), _at(attention))
+        return y, attention
+
+    def decoder(self, shape: DecoderShape, weights: Weights) -> NativeSession:
         """A session over a copy of checked weights (shape.check_weights)."""
-        return Session(self._library, self._call, shape, weights)
+        return create_f32(self.library, self._call, shape, weights)
 
-
-class Session:
-    """A decoder handle: weights, caches and scratch in C, one call per token. One thread at a time."""
-
-    def __init__(self, library: ctypes.CDLL, call: Callable[..., None], shape: DecoderShape, weights: Weights) -> None:
-        self._handle = c_void_p()
-        self._destroy = library.radbox_decoder_destroy
-        self._call, self._shape = call, shape
-        self._image_tokens = 0
-        tensors = (_Tensor * len(weights))()
-        kept = [f32(weight, array, *array.shape) for weight, array in weights.items()]
-        for tensor, weight, array in zip(tensors, weights, kept, strict=True):
-            tensor.name, tensor.values = weight.encode(), _at(array)
-            tensor.rows, tensor.columns = array.shape[0], array.size // array.shape[0]
-        sizes = _Shape(*(getattr(shape, field[0]) for field in _Shape._fields_))
-        call("radbox_decoder_create_f32", byref(sizes), tensors, len(weights), byref(self._handle))
-
-    def __del__(self) -> None:
-        if self._handle:
-            self._destroy(self._handle)
-            self._handle = c_void_p()
-
-    def begin(self, tokens: F32, bias: F32) -> None:
-        """tokens: (n, channels); bias: (layers, n)."""
-        tokens = f32("tokens", tokens, None, self._shape.channels)
-        bias = f32("bias", bias, self._shape.layers, tokens.shape[0])
-        self._call("radbox_decoder_begin_f32", self._handle, _at(tokens), _at(bias), tokens.shape[0])
-        self._image_tokens = tokens.shape[0]
-
-    def step(self, token: int) -> tuple[F32, F32]:
-        """Logits (vocabulary,) and cross-attention maps (layers, n)."""
-        logits = np.empty(self._shape.vocabulary, np.float32)
-        attention = np.empty((self._shape.layers, self._image_tokens), np.float32)
-        self._call("radbox_decoder_step_f32", self._handle, token, _at(logits), _at(attention))
-        return logits, attention
+    def quantised_decoder(
+        self, shape: DecoderShape, weights: QuantisedWeights, *, threads: int = 1, images: int = 1, sequences: int = 1
+    ) -> NativeSession:
+        """A session over packed int8 and int4 weights, with a fused step. `threads`: 1 to 16; changes no result."""
+        return create_quantised(self.library, self._call, shape, weights, (threads, images, sequences))
 
 
 def _at(array: F32 | None) -> int | None:

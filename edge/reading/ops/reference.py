@@ -209,6 +209,27 @@ def masked_argmax_f32(logits: F32, allowed: NDArray[np.bool_]) -> tuple[int, flo
     return token, float(np.float32(-np.log(np.exp(candidates - candidates[token]).sum())))
 
 
+def masked_top_k_f32(logits: F32, allowed: NDArray[np.bool_], k: int) -> tuple[NDArray[np.int32], F32]:
+    """The k allowed tokens of the greatest logits, best first (lowest index on a tie), and their log-probabilities.
+
+    logits, allowed: as masked_argmax_f32; returns (k,) int32 and (k,) f32, -1 and -inf where fewer are allowed.
+    """
+    logits = finite("masked_top_k_f32", f32("logits", logits, None))
+    check_allowed(allowed, logits.shape[0])
+    check_k(k, logits.shape[0])
+    _, log_probability = masked_argmax_f32(logits, allowed)
+    candidates = np.where(allowed, logits.astype(np.float64), -np.inf)
+    order = np.argsort(-candidates, kind="stable")[:k]
+    logs = (log_probability + candidates[order] - candidates.max()).astype(np.float32)
+    return np.where(np.isneginf(logs), -1, order).astype(np.int32), logs
+
+
+def check_k(k: int, vocabulary: int) -> None:
+    """BackendError `kernels.bad-argument` unless 1 <= k <= vocabulary."""
+    if not 1 <= k <= vocabulary:
+        raise BackendError(f"expected k of 1 to {vocabulary}, got {k}", code=BAD_ARGUMENT)
+
+
 def check_allowed(allowed: NDArray[Any], vocabulary: int) -> None:
     """BackendError `kernels.bad-argument` unless `allowed` is a bool array (vocabulary,)."""
     if allowed.dtype != np.bool_ or allowed.shape != (vocabulary,):
