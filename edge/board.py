@@ -42,11 +42,33 @@ class Worker:
     bundle: Path
     backends: tuple[str, ...]
     threads: int
-    kernels: Literal["auto", "numpy", "reference"]
+    kernels: str  # a name of `edge.reading.ops.CHOICES`
+    precision: Literal["f32", "q8", "q4"]  # what the decoder's weights are rounded to
+    kernel_threads: int  # of the decoder
     decode_timeout_s: float
     decode_memory_bytes: int
     max_attempts: int
     poll_s: float
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """What the backends of an accelerator need; the others do not look at it."""
+
+    library: str  # of a TFLite delegate; "": where its maker puts it
+    options: tuple[str, ...]  # of a TFLite delegate, "key=value"
+    precision: Literal["auto", "int8", "fp16"]  # of a TensorRT engine; auto: both are built, the better one is kept
+    workspace_bytes: int  # what the building of an engine may take of the GPU's memory
+    build_timeout_s: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What this board is expected to keep; `radbox bench` says whether it does. Zero: nothing is promised."""
+
+    report_s: float  # last byte received to draft stored, 95th percentile
+    memory_bytes: int  # of each service
+    power_w: float  # of the whole board while it reads
 
 
 @dataclass(frozen=True)
@@ -157,6 +179,8 @@ class Board:
     data_dir: Path
     receive: Receive
     worker: Worker
+    accelerator: Accelerator
+    budget: Budget
     web: Web
     storage: Storage
     update: Update
@@ -198,6 +222,8 @@ def parse_board(content: bytes, file: str) -> Board:
         **_section(file, "", box),
         receive=Receive(**section("receive")),
         worker=Worker(**section("worker")),
+        accelerator=Accelerator(**section("accelerator")),
+        budget=Budget(**section("budget")),
         web=Web(**section("web")),
         storage=Storage(**section("storage")),
         update=Update(**section("update")),

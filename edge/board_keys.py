@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
+KERNELS = ("auto", "numpy", "reference", "avx2", "avx512vnni", "neon", "neon_dotprod", "neon_i8mm", "cuda")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,14 @@ def _list_of(item: Callable[[object], str], minimum: int = 0) -> Callable[[objec
     return read
 
 
+def _option(value: object) -> str:
+    text = _text(value)
+    key, sign, _ = text.partition("=")
+    if not key.strip() or not sign or "\0" in text:
+        raise ValueError('expected options of the form "key=value"')
+    return text
+
+
 def _ae_title(value: object) -> str:
     text = _text(value)
     if len(text) > 16 or text != text.strip() or "\\" in text or not text.isascii() or not text.isprintable():
@@ -154,11 +163,25 @@ WORKER_KEYS: Final[Mapping[str, Key]] = {
     "bundle": Key(_path, REQUIRED),
     "backends": Key(_list_of(_text, 1), ["tflite", "onnxruntime"]),
     "threads": Key(_whole(1, 64), 2),
-    "kernels": Key(_one_of("auto", "numpy", "reference"), "auto"),
+    "kernels": Key(_one_of(*KERNELS), "auto"),
+    "precision": Key(_one_of("f32", "q8", "q4"), "f32"),
+    "kernel_threads": Key(_whole(1, 16), 1),
     "decode_timeout_s": Key(_seconds(1, 600), 30.0),
     "decode_memory_bytes": Key(_whole(256 * MIB, 64 * GIB), 3 * GIB // 2),
     "max_attempts": Key(_whole(1, 10), 3),
     "poll_s": Key(_seconds(0.01, 10), 0.2),
+}
+ACCELERATOR_KEYS: Final[Mapping[str, Key]] = {
+    "library": Key(_optional_text, ""),
+    "options": Key(_list_of(_option), []),
+    "precision": Key(_one_of("auto", "int8", "fp16"), "auto"),
+    "workspace_bytes": Key(_whole(16 * MIB, 16 * GIB), 256 * MIB),
+    "build_timeout_s": Key(_seconds(10, 86_400), 1800.0),
+}
+BUDGET_KEYS: Final[Mapping[str, Key]] = {
+    "report_s": Key(_seconds(0, 600), 0.0),
+    "memory_bytes": Key(_whole(0, 64 * GIB), 0),
+    "power_w": Key(_seconds(0, 1000, "watts"), 0.0),
 }
 WEB_KEYS: Final[Mapping[str, Key]] = {
     "host": Key(_address, "127.0.0.1"),
@@ -228,6 +251,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, Key]]] = {
     "": BOX_KEYS,
     "receive": RECEIVE_KEYS,
     "worker": WORKER_KEYS,
+    "accelerator": ACCELERATOR_KEYS,
+    "budget": BUDGET_KEYS,
     "web": WEB_KEYS,
     "storage": STORAGE_KEYS,
     "update": UPDATE_KEYS,

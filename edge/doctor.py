@@ -27,6 +27,7 @@ from edge.disk_marks import in_words, mark
 from edge.durable import disk_use, remove, write_file
 from edge.errors import RadboxError
 from edge.reading.backends import probe_in_child
+from edge.reading.backends.setup import board_setup
 from edge.reading.ops import load_kernels
 from edge.reading.ops.native import NativeKernels
 from edge.report.graph import load_graph
@@ -213,7 +214,7 @@ def _model(board: Board) -> Iterator[Check]:
     failed = 0
     for name in board.worker.backends:
         try:
-            probe_in_child(name, bundle, board.worker.threads, state_file=board.hardware.state_file)
+            probe_in_child(name, bundle, board_setup(board))
         except RadboxError as error:
             failed += 1
             verdict: Verdict = "fail" if failed == len(board.worker.backends) else "warn"

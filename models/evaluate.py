@@ -22,6 +22,7 @@ import numpy as np
 
 from edge.bundle import Accuracy, Bundle, FindingSpec, load_bundle
 from edge.reading.backends import load_backend
+from edge.reading.backends.setup import Setup
 from edge.reading.pipeline import Reader
 from edge.reading.radiograph import Radiograph, Study
 from edge.reading.read_file import read_file
@@ -188,7 +189,7 @@ def main() -> None:
 def evaluate(data: Path, cache: Path, path: Path) -> dict[str, Any]:
     """Everything measured, as one JSON-able dict."""
     bundle = load_bundle(path)
-    reader = Reader(bundle, load_backend("tflite", bundle, 2))
+    reader = Reader(bundle, load_backend("tflite", bundle, Setup(threads=2)))
     sources = {}
     for name, folder in FOLDERS.items():
         part = load(cache, name).part("test")

@@ -11,6 +11,7 @@ import pytest
 from edge.bundle import load_bundle
 from edge.errors import BundleError
 from edge.reading.backends import load_backend
+from edge.reading.backends.setup import Setup
 from edge.reading.pipeline import STAGES, Reader
 from edge.reading.radiograph import Radiograph, Refusal, Study
 from edge.report.schema import Report
@@ -22,7 +23,7 @@ from edge.simulate.phantom import PhantomOptions, make_phantom
 def reader(root: Path) -> Reader:
     """The shipped bundle on its default backend."""
     bundle = load_bundle(root / "models" / "bundles" / "chest")
-    return Reader(bundle, load_backend("tflite", bundle, 1))
+    return Reader(bundle, load_backend("tflite", bundle, Setup()))
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from edge.errors import BackendError
 from edge.reading import worker
 from edge.reading.accelerators import FACT, Accelerators
 from edge.reading.backends import Probe, load_backend, open_encoder, probe_in_child
+from edge.reading.backends.setup import Setup, board_setup
 from edge.reading.heat import COOL, Heat, heat_of
 from edge.reading.patience import Patience
 from edge.reading.voice import Voice
@@ -92,15 +93,15 @@ def accelerator(board: Board, told: str, after_runs: int = 0) -> None:
 def test_the_simulated_accelerator_does_as_its_file_says(board: Board) -> None:
     bundle = Slots(board.data_dir, board.worker.bundle).open("factory")
     names, file = board.worker.backends, board.hardware.state_file
-    assert open_encoder(bundle, names, 1, probe=False, state_file=file).encoder.name == "simulated-npu"
+    assert open_encoder(bundle, names, Setup(state_file=file), probe=False).encoder.name == "simulated-npu"
     for told, code in (("lost", "backend.lost"), ("wrong", "backend.golden"), ("odd", "backend.load")):
         accelerator(board, told)
-        opened = open_encoder(bundle, names, 1, probe=False, state_file=file)
+        opened = open_encoder(bundle, names, Setup(state_file=file), probe=False)
         assert opened.encoder.name == "tflite"
         assert [(name, error.code) for name, error in opened.passed_over] == [("simulated-npu", code)]
     Path(file).write_text("accelerator = 1")
     with pytest.raises(BackendError):
-        load_backend("simulated-npu", bundle, 1, file)
+        load_backend("simulated-npu", bundle, Setup(state_file=file))
 
 
 @pytest.mark.requirement("KEEP-01")
@@ -108,16 +109,16 @@ def test_a_hanging_accelerator_is_found_out_in_a_child(board: Board) -> None:
     bundle = Slots(board.data_dir, board.worker.bundle).open("factory")
     accelerator(board, "hang")
     with pytest.raises(BackendError) as caught:
-        probe_in_child("simulated-npu", bundle, 1, 0.5, board.hardware.state_file)
+        probe_in_child("simulated-npu", bundle, board_setup(board), 0.5)
     assert caught.value.code == "backend.hung"
-    probe = Probe("simulated-npu", bundle, 1, 0.5, board.hardware.state_file)
+    probe = Probe("simulated-npu", bundle, board_setup(board), 0.5)
     assert not probe.passed()
     time.sleep(0.6)
     with pytest.raises(BackendError) as caught:
         probe.passed()
     assert caught.value.code == "backend.hung"
     accelerator(board, "ok")
-    probe = Probe("simulated-npu", bundle, 1, 60, board.hardware.state_file)
+    probe = Probe("simulated-npu", bundle, board_setup(board), 60)
     wait(probe.passed)
 
 

@@ -26,6 +26,7 @@ from edge.board import Board
 from edge.bundle import load_bundle
 from edge.errors import RadboxError
 from edge.reading.backends import probe_in_child
+from edge.reading.backends.setup import board_setup
 from edge.reading.decode_child import Decoder
 from edge.reading.load import load_reader
 from edge.reading.ops import load_kernels
@@ -120,7 +121,7 @@ def _bundle(board: Board) -> str:
 
 def _backend(board: Board, name: str) -> str:
     bundle = load_bundle(board.worker.bundle)
-    probe_in_child(name, bundle, board.worker.threads, state_file=board.hardware.state_file)
+    probe_in_child(name, bundle, board_setup(board))
     return "passes the golden case"
 
 

@@ -14,6 +14,7 @@ from edge.bundle import Bundle
 from edge.errors import BackendError, StorageError
 from edge.reading import escalation
 from edge.reading.backends import Probe
+from edge.reading.backends.setup import board_setup
 from edge.reading.escalation import Escalation, Step
 from edge.reading.notes import Death
 from edge.reading.patience import Patience
@@ -169,8 +170,7 @@ class Accelerators:
         return True
 
     def _start_probe(self, name: str, bundle: Bundle) -> Probe:
-        worker = self._board.worker
-        return Probe(name, bundle, worker.threads, self._patience.probe_timeout_s, self._board.hardware.state_file)
+        return Probe(name, bundle, board_setup(self._board), self._patience.probe_timeout_s)
 
     def _when(self) -> tuple[float, escalation.PauseS]:
         return self._clock(), self._patience.probe_pause_s

@@ -9,6 +9,8 @@ from edge.board import Board
 from edge.bundle import Bundle
 from edge.errors import BackendError, BundleError, RadboxError
 from edge.reading.backends import PROBE_TIMEOUT_S, open_encoder
+from edge.reading.backends.setup import board_setup
+from edge.reading.decoding import board_decoding
 from edge.reading.pipeline import Reader
 from edge.slots import DAMAGED, FACTORY, Slots, SlotState
 
@@ -90,9 +92,8 @@ def open_reader(
     opened = open_encoder(
         bundle,
         board.worker.backends,
-        board.worker.threads,
-        state_file=board.hardware.state_file,
+        board_setup(board),
         probe_timeout_s=probe_timeout_s,
         on_backend=on_backend,
     )
-    return Loaded(Reader(bundle, opened.encoder, board.worker.kernels), opened.passed_over)
+    return Loaded(Reader(bundle, opened.encoder, board_decoding(board)), opened.passed_over)

@@ -17,6 +17,7 @@ from edge.reading import gate
 from edge.reading.backends import Encoder
 from edge.reading.compose import Observed, compose, mean_logits
 from edge.reading.decoder import Decoder, DecoderConfig
+from edge.reading.decoding import Decoding
 from edge.reading.evidence import locate, positive_part
 from edge.reading.image import Prepared, prepare
 from edge.reading.radiograph import F32, Radiograph, Refusal, Study
@@ -53,7 +54,9 @@ class _Seen:
 class Reader:
     """Bundle, encoder, decoder and graph, loaded once; `read` as often as there are studies."""
 
-    def __init__(self, bundle: Bundle, encoder: Encoder, kernels: str = "auto", graph: Graph | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, encoder: Encoder, decoding: Decoding | None = None, graph: Graph | None = None
+    ) -> None:
         """Raises BundleError (weights, vocabulary or graph do not fit), BackendError (kernels)."""
         self.bundle = bundle
         self.encoder = encoder
@@ -71,7 +74,10 @@ class Reader:
             bias_sigma=spec.bias_sigma,
             bias_strength=spec.bias_strength,
         )
-        self._decoder = Decoder.load(config, read_tensors(bundle.file("decoder.safetensors")), kernels)
+        how = decoding or Decoding()
+        weights = read_tensors(bundle.file("decoder.safetensors"))
+        precision = None if how.precision == "f32" else how.precision
+        self._decoder = Decoder.load(config, weights, how.kernels, precision=precision, threads=how.threads)
         self._grammar = Grammar(spec.vocabulary, bundle.findings, self.graph)
 
     def read(self, study: Study, on_stage: Callable[[str], None] = _no_stage) -> Reading:

@@ -27,6 +27,8 @@ from edge.closed import ClosedError
 from edge.closed import build as build_closed
 from edge.errors import BackendError, RadboxError, UpdateError
 from edge.reading.backends import open_encoder, probe_in_child
+from edge.reading.backends.setup import board_setup, setup_from_json
+from edge.reading.decoding import board_decoding, decoding_from_json
 from edge.reading.pipeline import Reader
 from edge.reading.radiograph import Radiograph, Refusal, Study
 from edge.simulate.phantom import PhantomOptions, make_phantom
@@ -66,7 +68,7 @@ def build(bundle: Bundle, board: Board) -> tuple[str, ...]:
     passed, reasons = [], []
     for name in board.worker.backends:
         try:
-            probe_in_child(name, bundle, board.worker.threads, state_file=board.hardware.state_file)
+            probe_in_child(name, bundle, board_setup(board))
             passed.append(name)
         except BackendError as error:
             reasons.append(f"{name}: {error.message}")
@@ -88,7 +90,7 @@ def self_test(
         timeout_s = START_S + READING_S + 2 * FEWEST_CASES * (budget.p95_s if budget else 0.0)
     limits = _Limits(timeout_s, limit_bytes)
     command = [sys.executable, "-m", "edge.care.update.selftest", str(bundle.path), bundle.sha256]
-    command += [str(board.worker.threads), board.worker.kernels, str(limit_bytes), *backends]
+    command += [board_setup(board).to_json(), board_decoding(board).to_json(), str(limit_bytes), *backends]
     answer = _run(command, limits)
     try:
         result = build_closed(SelfTest, json.loads(answer), "the self-test")
@@ -177,10 +179,10 @@ def picture() -> Study:
     return Study((Radiograph(phantom.pixels, modality="DX", view="PA", age_years=40.0),))
 
 
-def _measure(folder: Path, manifest_sha256: str, threads: int, kernels: str, backends: Sequence[str]) -> SelfTest:
+def _measure(folder: Path, manifest_sha256: str, setup: str, decoding: str, backends: Sequence[str]) -> SelfTest:
     bundle = load_bundle(folder, trusted_manifest_sha256=manifest_sha256)
-    encoder = open_encoder(bundle, backends, threads, probe=False).encoder
-    reader = Reader(bundle, encoder, kernels)
+    encoder = open_encoder(bundle, backends, setup_from_json(setup), probe=False).encoder
+    reader = Reader(bundle, encoder, decoding_from_json(decoding))
     study = picture()
     reader.read(study)  # the first one warms caches up
     seconds: list[float] = []
@@ -195,7 +197,7 @@ def _measure(folder: Path, manifest_sha256: str, threads: int, kernels: str, bac
 
 def main(arguments: Sequence[str]) -> int:
     """The child: measure and print one line of JSON, or one sentence and 1."""
-    folder, manifest_sha256, threads, kernels, limit_bytes, *backends = arguments
+    folder, manifest_sha256, setup, decoding, limit_bytes, *backends = arguments
     ceiling = 2 * int(limit_bytes) + SPARE_BYTES
     resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -203,7 +205,7 @@ def main(arguments: Sequence[str]) -> int:
     with os.fdopen(os.dup(1), "w") as answer:
         os.dup2(2, 1)  # what a runtime prints is no answer
         try:
-            result = _measure(Path(folder), manifest_sha256, int(threads), kernels, backends)
+            result = _measure(Path(folder), manifest_sha256, setup, decoding, backends)
         except RadboxError as error:
             answer.write(f"{error.message}\n")
             return 1

@@ -25,13 +25,15 @@ from pathlib import Path
 from typing import IO, Final
 
 import edge
-from edge.board import Board, Worker
+from edge.board import Board
 from edge.bundle import Bundle, load_bundle
 from edge.closed import build
 from edge.errors import BundleError, RadboxError, StorageError, UpdateError
 from edge.reading.backends import open_encoder
+from edge.reading.backends.setup import Setup, board_setup
 from edge.reading.decode_child import START_TIMEOUT_S, Decoder
 from edge.reading.decode_study import MOST_IMAGES, decode_study
+from edge.reading.decoding import Decoding, board_decoding
 from edge.reading.pipeline import Reader
 from edge.reading.radiograph import Study
 from edge.report.schema import Report
@@ -64,8 +66,8 @@ class Task:
     active: Model
     candidate: Model
     backends: tuple[str, ...]
-    threads: int
-    kernels: str
+    setup: Setup
+    decoding: Decoding
     decode_timeout_s: float
     decode_memory_bytes: int
 
@@ -96,7 +98,7 @@ def compare(
         return 0, 0
     deadline_s = time.monotonic() + total_s
     compared = changed = 0
-    with _child(_task(board.worker, active, candidate)) as child:
+    with _child(_task(board, active, candidate)) as child:
         if _over(child, LOAD_S, deadline_s, stopped):
             return 0, 0
         if child.expect(READY, ALONE) == ALONE:
@@ -128,13 +130,14 @@ def _studies(board: Board, store: Store, limit: int) -> Iterator[list[Path]]:
                 yield paths
 
 
-def _task(worker: Worker, active: Bundle, candidate: Bundle) -> Task:
+def _task(board: Board, active: Bundle, candidate: Bundle) -> Task:
+    worker = board.worker
     return Task(
         Model(str(active.path.absolute()), active.sha256),
         Model(str(candidate.path.absolute()), candidate.sha256),
         worker.backends,
-        worker.threads,
-        worker.kernels,
+        board_setup(board),
+        board_decoding(board),
         worker.decode_timeout_s,
         worker.decode_memory_bytes,
     )
@@ -235,7 +238,7 @@ def said(reader: Reader, study: Study) -> frozenset[tuple[str, str, str, str]] |
 
 def _open(model: Model, task: Task) -> Reader:
     bundle = load_bundle(Path(model.folder), trusted_manifest_sha256=model.manifest_sha256)
-    return Reader(bundle, open_encoder(bundle, task.backends, task.threads, probe=False).encoder, task.kernels)
+    return Reader(bundle, open_encoder(bundle, task.backends, task.setup, probe=False).encoder, task.decoding)
 
 
 def _answer(active: Reader, candidate: Reader, decoder: Decoder, paths: list[Path]) -> str:

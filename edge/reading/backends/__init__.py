@@ -7,6 +7,7 @@ that is passed over is reported with its reason.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Final, Protocol
 from edge.bundle import Bundle
 from edge.errors import BackendError
 from edge.reading.backends.golden import check_golden
+from edge.reading.backends.setup import Setup
 from edge.reading.radiograph import F32
 
 MODULES: Final[Mapping[str, str]] = {
@@ -26,18 +28,11 @@ MODULES: Final[Mapping[str, str]] = {
     "null": "null",
     "simulated-npu": "simulated",
 }
+"""Name in the board file -> module of this folder."""
 KNOWN = tuple(MODULES)
 # In the order of the exported files; a name is never moved.
 OUTPUTS = ("tokens", "findings", "population", "chest", "masks", "embedding", "maps")
 PROBE_TIMEOUT_S = 120.0
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What the board gives a backend. state_file: of the simulated hardware, "" where there is none."""
-
-    threads: int
-    state_file: str = ""
 
 
 class Encoder(Protocol):
@@ -64,12 +59,12 @@ class Opened:
     passed_over: tuple[tuple[str, BackendError], ...]
 
 
-def load_backend(name: str, bundle: Bundle, threads: int, state_file: str = "") -> Encoder:
+def load_backend(name: str, bundle: Bundle, setup: Setup) -> Encoder:
     """Import backend `name` and load the bundle's encoder. Raises BackendError (backend.unknown, .absent, .load)."""
     if name not in KNOWN:
         raise BackendError(f"Expected a backend out of {', '.join(KNOWN)}, got {name!r}.", code="backend.unknown")
     module = importlib.import_module(f"edge.reading.backends.{MODULES[name]}")
-    encoder: Encoder = module.load(bundle, Setup(threads, state_file))
+    encoder: Encoder = module.load(bundle, dataclasses.replace(setup, backend=name))
     return encoder
 
 
@@ -80,10 +75,9 @@ def _nobody(_name: str, _error: BackendError | None) -> None:
 def open_encoder(
     bundle: Bundle,
     names: Sequence[str],
-    threads: int,
+    setup: Setup,
     *,
     probe: bool = True,
-    state_file: str = "",
     probe_timeout_s: float = PROBE_TIMEOUT_S,
     on_backend: Callable[[str, BackendError | None], None] = _nobody,
 ) -> Opened:
@@ -96,8 +90,8 @@ def open_encoder(
         on_backend(name, None)
         try:
             if probe:
-                probe_in_child(name, bundle, threads, probe_timeout_s, state_file)
-            encoder = load_backend(name, bundle, threads, state_file)
+                probe_in_child(name, bundle, setup, probe_timeout_s)
+            encoder = load_backend(name, bundle, setup)
             check_golden(encoder.run, encoder.emission, bundle)
         except BackendError as error:
             passed_over.append((name, error))
@@ -108,11 +102,9 @@ def open_encoder(
     raise BackendError(f"No backend can run the model. {reasons}", code="backend.none")
 
 
-def probe_in_child(
-    name: str, bundle: Bundle, threads: int, timeout_s: float = PROBE_TIMEOUT_S, state_file: str = ""
-) -> None:
+def probe_in_child(name: str, bundle: Bundle, setup: Setup, timeout_s: float = PROBE_TIMEOUT_S) -> None:
     """Load and run the golden case in a child. Raises BackendError if the child fails, dies or hangs."""
-    command = _probe_command(name, bundle, threads, state_file)
+    command = _probe_command(name, bundle, setup)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
@@ -123,12 +115,12 @@ def probe_in_child(
 class Probe:
     """`probe_in_child` without waiting for it: a child that is looked at now and then while studies are read."""
 
-    def __init__(self, name: str, bundle: Bundle, threads: int, timeout_s: float, state_file: str = "") -> None:
+    def __init__(self, name: str, bundle: Bundle, setup: Setup, timeout_s: float) -> None:
         self.name = name
         self._timeout_s = timeout_s
         self._end_s = time.monotonic() + timeout_s
         self._child = subprocess.Popen(
-            _probe_command(name, bundle, threads, state_file),
+            _probe_command(name, bundle, setup),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -152,9 +144,9 @@ class Probe:
         self._child.communicate()
 
 
-def _probe_command(name: str, bundle: Bundle, threads: int, state_file: str) -> list[str]:
+def _probe_command(name: str, bundle: Bundle, setup: Setup) -> list[str]:
     program = [sys.executable, "-m", "edge.reading.backends.probe"]
-    return [*program, name, str(bundle.path), str(threads), bundle.sha256, state_file]
+    return [*program, name, str(bundle.path), bundle.sha256, setup.to_json()]
 
 
 def _hung(name: str, timeout_s: float) -> BackendError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge.bundle import Bundle
-from edge.reading.backends import Setup
+from edge.reading.backends.setup import Setup
 from edge.reading.radiograph import F32
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from edge.bundle import Bundle
 from edge.errors import BackendError
-from edge.reading.backends import Setup
+from edge.reading.backends.setup import Setup
 from edge.reading.radiograph import F32
 
 

@@ -1,6 +1,6 @@
 """Child process: load one backend, run the golden case, say how it went.
 
-    python -m edge.reading.backends.probe NAME BUNDLE_DIR THREADS MANIFEST_SHA256 [STATE_FILE]
+    python -m edge.reading.backends.probe NAME BUNDLE_DIR MANIFEST_SHA256 SETUP
 
 The parent has verified who vouches for the bundle; the child verifies that it is that bundle, every file of it.
 Exit 0 when it passed; otherwise 1 and one line "code message" on standard output.
@@ -15,13 +15,14 @@ from edge.bundle import load_bundle
 from edge.errors import RadboxError
 from edge.reading.backends import load_backend
 from edge.reading.backends.golden import check_golden
+from edge.reading.backends.setup import setup_from_json
 
 
-def main(name: str, bundle_path: str, threads: str, manifest_sha256: str, state_file: str = "") -> int:
+def main(name: str, bundle_path: str, manifest_sha256: str, setup: str) -> int:
     """See the module docstring."""
     try:
         bundle = load_bundle(Path(bundle_path), trusted_manifest_sha256=manifest_sha256)
-        encoder = load_backend(name, bundle, int(threads), state_file)
+        encoder = load_backend(name, bundle, setup_from_json(setup))
         check_golden(encoder.run, encoder.emission, bundle)
     except RadboxError as error:
         print(error.code, error.message)
@@ -30,4 +31,4 @@ def main(name: str, bundle_path: str, threads: str, manifest_sha256: str, state_
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:6]))
+    sys.exit(main(*sys.argv[1:5]))

@@ -19,7 +19,8 @@ import numpy as np
 
 from edge.bundle import Bundle
 from edge.errors import BackendError
-from edge.reading.backends import Setup, tflite
+from edge.reading.backends import tflite
+from edge.reading.backends.setup import Setup
 from edge.reading.radiograph import F32
 from edge.toml import load_toml
 

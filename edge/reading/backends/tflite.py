@@ -10,7 +10,8 @@ import numpy as np
 
 from edge.bundle import Bundle
 from edge.errors import BackendError
-from edge.reading.backends import OUTPUTS, Setup
+from edge.reading.backends import OUTPUTS
+from edge.reading.backends.setup import Setup
 from edge.reading.radiograph import F32
 
 RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
