@@ -16,7 +16,8 @@ CACHE_FOLDER = "accelerator"  # below the data folder
 class Setup:
     """Keys of the board's sections [worker], [hardware] and [accelerator]; every backend takes what concerns it.
 
-    backend: the name under which the board lists it. cache: folder for what a backend makes on this very box (engines, timing caches, verdicts); "" keeps nothing.
+    backend: the name under which the board lists it. cache: folder for what a backend makes on this very box (engines,
+    timing caches, verdicts); "" keeps nothing.
     """
 
     backend: str = ""
