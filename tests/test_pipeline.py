@@ -12,6 +12,7 @@ from edge.bundle import load_bundle
 from edge.errors import BundleError
 from edge.reading.backends import load_backend
 from edge.reading.backends.setup import Setup
+from edge.reading.decoding import Decoding
 from edge.reading.pipeline import STAGES, Reader
 from edge.reading.radiograph import Radiograph, Refusal, Study
 from edge.report.schema import Report
@@ -89,3 +90,17 @@ def test_a_bundle_for_another_graph_does_not_run(reader: Reader) -> None:
     with pytest.raises(BundleError) as caught:
         Reader(other, reader.encoder)
     assert caught.value.code == "bundle.graph"
+
+
+def test_int8_and_its_threads_read_too(reader: Reader, frontal: Radiograph) -> None:
+    eights = [Reader(reader.bundle, reader.encoder, Decoding(precision="q8", threads=n)) for n in (1, 2)]
+    assert [one.precision for one in eights] == ["q8", "q8"]
+    first, second = (one.read(Study((frontal,))).outcome for one in eights)
+    assert isinstance(first, Report)
+    assert first == second
+
+
+def test_int4_without_weights_made_for_it_reads_in_float(reader: Reader, frontal: Radiograph) -> None:
+    four = Reader(reader.bundle, reader.encoder, Decoding(precision="q4"))
+    assert four.precision == "f32"
+    assert four.read(Study((frontal,))).outcome == reader.read(Study((frontal,))).outcome

@@ -7,7 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from edge.board import Board
+from edge.bundle import Bundle
 from edge.closed import build
+
+INT4_DECODER = "decoder.q4.safetensors"
+"""Of a bundle whose int4 decoder passed its quality gate (models/quantise_decoder.py)."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,13 @@ class Decoding:
 def decoding_from_json(line: str) -> Decoding:
     """The inverse of `Decoding.to_json`. Raises ValueError, ClosedError."""
     return build(Decoding, json.loads(line), "decoding")
+
+
+def runs_in(bundle: Bundle, decoding: Decoding) -> Literal["f32", "q8", "q4"]:
+    """What the decoder will run in: int4 only where the bundle has weights that were made for it, else float."""
+    if decoding.precision == "q4" and INT4_DECODER not in bundle.manifest.files:
+        return "f32"
+    return decoding.precision
 
 
 def board_decoding(board: Board) -> Decoding:

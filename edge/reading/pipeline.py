@@ -17,7 +17,7 @@ from edge.reading import gate
 from edge.reading.backends import Encoder
 from edge.reading.compose import Observed, compose, mean_logits
 from edge.reading.decoder import Decoder, DecoderConfig
-from edge.reading.decoding import Decoding
+from edge.reading.decoding import INT4_DECODER, Decoding, runs_in
 from edge.reading.evidence import locate, positive_part
 from edge.reading.image import Prepared, prepare
 from edge.reading.radiograph import F32, Radiograph, Refusal, Study
@@ -75,9 +75,10 @@ class Reader:
             bias_strength=spec.bias_strength,
         )
         how = decoding or Decoding()
-        weights = read_tensors(bundle.file("decoder.safetensors"))
-        precision = None if how.precision == "f32" else how.precision
-        self._decoder = Decoder.load(config, weights, how.kernels, precision=precision, threads=how.threads)
+        self.precision = runs_in(bundle, how)
+        weights = read_tensors(bundle.file(INT4_DECODER if self.precision == "q4" else "decoder.safetensors"))
+        rounded = "q8" if self.precision == "q8" else None
+        self._decoder = Decoder.load(config, weights, how.kernels, precision=rounded, threads=how.threads)
         self._grammar = Grammar(spec.vocabulary, bundle.findings, self.graph)
 
     def read(self, study: Study, on_stage: Callable[[str], None] = _no_stage) -> Reading:
