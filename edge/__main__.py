@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from edge.board import Board, load_board
+from edge.board_files import board_path
+from edge.board_simulated import simulated
 from edge.errors import ConfigError, RadboxError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SIMULATED_BOARD = Path("board_configs", "sim.toml")
+SIMULATED_BUNDLE = Path("models", "bundles", "chest")
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process gets when its parent dies
 
@@ -89,8 +92,11 @@ def parser() -> Parser:
     def add(name: str, run: Command, summary: str) -> Parser:
         command: Parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         command.set_defaults(run=run, command=name)
-        command.add_argument("--board", metavar="FILE", type=Path, help="board file")
+        command.add_argument(
+            "--board", metavar="FILE", type=Path, help="board file, or the name of one that came along"
+        )
         command.add_argument("--data-dir", metavar="DIR", type=Path, help="use this folder, not the board's data_dir")
+        command.add_argument("--simulate", action="store_true", help="play the board on this machine, hardware and all")
         return command
 
     _up_options(add("up", _up, "start the whole simulated box, send it a study by DICOM and print the draft report"))
@@ -99,12 +105,14 @@ def parser() -> Parser:
         add("simulate", _simulate, "make a chest X-ray of a computed thorax and send it by DICOM or save it")
     )
     _json_option(add("doctor", _doctor, "check this box and say in plain words what to do"))
-    _bench_options(add("bench", _bench, "measure seconds for each stage and memory for each process"))
+    _bench_options(add("bench", _bench, "measure this box: each stage, tokens, images, memory, energy; compare"))
     _update_options(add("update", _update, "model updates: what is installed, check and install a stick, go back"))
     _fsck_options(add("fsck", _fsck, "compare database and files; rebuild rows from the spool"))
     _json_option(add("selftest", _selftest, "prove that this box reads: kernels, every backend, storage, one study"))
     _backup_options(add("backup", _backup, "write an encrypted archive of the whole box, such as onto a stick"))
     _backup_options(add("restore", _restore, "restore such an archive into an empty data folder"))
+    _board_options(add("board", _board, "board files: list, show, check, keys, schema; which one fits this machine"))
+    _engine_options(add("engine", _engine, "the TensorRT engine of this box: build it now, show it, remove it"))
     for name, (_module, summary) in SERVICES.items():
         service = add(name, _service, summary)
         if name in ("receive", "web"):
@@ -121,7 +129,15 @@ def _json_option(command: Parser) -> None:
 
 def _bench_options(command: Parser) -> None:
     command.add_argument("--studies", metavar="N", type=_count, default=20, help="how many to read (default: 20)")
+    command.add_argument("--cold", metavar="N", type=_count, default=3, help="starts of all services (default: 3)")
+    command.add_argument("--queue", metavar="N", type=_count, default=6, help="studies sent at once (default: 6)")
     _json_option(command)
+    command.add_argument("--out", metavar="FILE", type=Path, help="write the JSON here, too")
+    command.add_argument("--plot", metavar="FILE", type=Path, help="write a plot here (SVG)")
+    command.add_argument(
+        "--compare", metavar=("A", "B"), nargs=2, type=Path, help="measure nothing; compare two results"
+    )
+    command.add_argument("--across", metavar="NAME", help="the one thing that may differ between them, such as model")
 
 
 def _update_options(command: Parser) -> None:
@@ -140,6 +156,21 @@ def _backup_options(command: Parser) -> None:
     command.add_argument(
         "--passphrase-file", metavar="FILE", type=Path, required=True, help="its first line is the passphrase"
     )
+
+
+def _board_options(command: Parser) -> None:
+    command.add_argument("action", choices=("list", "show", "check", "keys", "schema", "probe"))
+    command.add_argument("name", nargs="?", help="a board that came along (show), a board file (check)")
+    _json_option(command)
+    command.add_argument("--write", metavar="FILE", type=Path, help="probe: put a copy of the proposed board here")
+    command.add_argument(
+        "--root", metavar="DIR", type=Path, help="probe: the copied /sys, /proc ... of another machine"
+    )
+
+
+def _engine_options(command: Parser) -> None:
+    command.add_argument("action", choices=("build", "status", "clear"))
+    _json_option(command)
 
 
 def _up_options(command: Parser) -> None:
@@ -198,7 +229,13 @@ def _version() -> str:
 def _board_file(parsed: Parsed) -> Path | None:
     """The board file that was named, or None for the simulated box."""
     named = parsed.board or os.environ.get("RADBOX_BOARD")
-    return Path(named).absolute() if named else None
+    return board_path(named) if named else None
+
+
+def _same_board(parsed: Parsed) -> tuple[str, ...]:
+    """What makes a service load the board that this command loads."""
+    file = _board_file(parsed)
+    return (*(("--board", str(file)) if file else ()), *(("--simulate",) if parsed.simulate else ()))
 
 
 def _load_board(parsed: Parsed) -> Board:
@@ -211,14 +248,25 @@ def _load_board(parsed: Parsed) -> Board:
         board = load_board(file or SIMULATED_BOARD)
     finally:
         os.chdir(here)
-    if data_dir:
-        board = dataclasses.replace(board, data_dir=Path(data_dir).expanduser().resolve())
+    folder = Path(data_dir).expanduser().resolve() if data_dir else None
+    if parsed.simulate:
+        name = (file or SIMULATED_BOARD).stem
+        board = simulated(board, name, folder or _simulated_folder(name), CHECKOUT / SIMULATED_BUNDLE)
+    elif folder:
+        board = dataclasses.replace(board, data_dir=folder)
     if parsed.command in ("receive", "up") and parsed.port is not None:
         board = dataclasses.replace(board, receive=dataclasses.replace(board.receive, port=parsed.port))
     web_port = {"web": "port", "up": "web_port"}.get(parsed.command)
     if web_port and getattr(parsed, web_port) is not None:
         board = dataclasses.replace(board, web=dataclasses.replace(board.web, port=getattr(parsed, web_port)))
     return board
+
+
+def _simulated_folder(name: str) -> Path:
+    """Where a played board keeps its studies. Raises ConfigError where there is no checkout to keep them in."""
+    if not (CHECKOUT / SIMULATED_BOARD).is_file():
+        raise ConfigError("expected --data-dir with --simulate outside of a checkout, got none")
+    return CHECKOUT / "var" / f"simulated-{name}"
 
 
 def _call(module: str, function: str, *arguments: Any, **options: Any) -> int:
@@ -242,9 +290,8 @@ def _service(parsed: Parsed) -> int:
 
 
 def _up(parsed: Parsed) -> int:
-    file = _board_file(parsed)
-    options = ("--board", str(file)) if file else ()
-    return _call("edge.box", "up", _load_board(parsed), options, parsed.path, once=parsed.once, verbose=parsed.verbose)
+    board, options = _load_board(parsed), _same_board(parsed)
+    return _call("edge.box", "up", board, options, parsed.path, once=parsed.once, verbose=parsed.verbose)
 
 
 def _read(parsed: Parsed) -> int:
@@ -256,7 +303,14 @@ def _doctor(parsed: Parsed) -> int:
 
 
 def _bench(parsed: Parsed) -> int:
-    return _call("edge.bench", "main", _load_board(parsed), parsed.json, parsed.studies)
+    if parsed.compare:
+        return _call("edge.bench.command", "main_compare", *parsed.compare, parsed.across)
+    from edge.bench.command import Wanted
+    from edge.bench.plan import Plan
+
+    plan = Plan(studies=parsed.studies, cold_starts=parsed.cold, queued=parsed.queue)
+    wanted = Wanted(parsed.json, parsed.out, parsed.plot)
+    return _call("edge.bench.command", "main", _load_board(parsed), plan, _same_board(parsed), wanted)
 
 
 def _update(parsed: Parsed) -> int:
@@ -277,6 +331,18 @@ def _restore(parsed: Parsed) -> int:
 
 def _selftest(parsed: Parsed) -> int:
     return _call("edge.care.selftest", "main", _load_board(parsed), parsed.json)
+
+
+def _board(parsed: Parsed) -> int:
+    from edge.board_command import run
+
+    text, code = run(parsed.action, parsed.name, parsed.json, parsed.write, parsed.root)
+    print(text.rstrip())
+    return code
+
+
+def _engine(parsed: Parsed) -> int:
+    return _call("edge.engine_command", "main", _load_board(parsed), parsed.action, parsed.json)
 
 
 def _simulate(parsed: Parsed) -> int:

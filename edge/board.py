@@ -1,6 +1,6 @@
 """`board_configs/*.toml` -> frozen `Board`: closed, typed, bounded.
 
-`board_keys.py` is the whole truth about keys: type, bounds, default. An unknown section or key, a wrong type
+`board_keys.py` is the whole truth about keys: rule, default, meaning. An unknown section or key, a wrong type
 or a value out of bounds stops the start with one sentence that names file, section and key.
 """
 
@@ -263,12 +263,12 @@ def _section(file: str, name: str, table: object) -> dict[str, Any]:
         if key not in keys:
             raise ConfigError(f"{place}: expected only the keys {', '.join(keys)}, got unknown {key!r}")
     values = {}
-    for key, rule in keys.items():
-        if key not in table and rule.default is REQUIRED:
+    for key, known in keys.items():
+        if key not in table and known.default is REQUIRED:
             raise ConfigError(f"{place}: expected key {key!r}, got none")
-        value = table.get(key, rule.default)
+        value = table.get(key, known.default)
         try:
-            values[key] = rule.read(value)
+            values[key] = known.rule.read(value)
         except ValueError as error:
             raise ConfigError(f"{place}, key {key!r}: {error}, got {value!r}") from None
     return values

@@ -27,8 +27,10 @@ from edge.disk_marks import in_words, mark
 from edge.durable import disk_use, remove, write_file
 from edge.errors import RadboxError
 from edge.reading.backends import probe_in_child
+from edge.reading.backends.delegates import worth
 from edge.reading.backends.setup import board_setup
-from edge.reading.ops import load_kernels
+from edge.reading.decoding import board_decoding, runs_in
+from edge.reading.ops import Guarded, load_kernels
 from edge.reading.ops.native import NativeKernels
 from edge.report.graph import load_graph
 from edge.store import open_store
@@ -188,12 +190,20 @@ def _database(data_dir: Path) -> Check:
 
 
 def _kernels(board: Board) -> Check:
-    """The set in use, and a warning where a faster one exists: forced aside, or not for this CPU."""
+    """The set in use, and a warning where a faster one exists: forced aside, for another CPU, or not for this one."""
     kernels = load_kernels(board.worker.kernels)
+    if isinstance(kernels, Guarded):
+        return _accelerated(board.worker.kernels, kernels)
     loaded = f"{kernels.name} operators loaded"
     if not isinstance(kernels, NativeKernels):
         return Check("kernels", "warn", f'{loaded}; set worker.kernels to "auto" for faster ones', "doctor.kernels")
     best = kernels.runnable()[0]
+    if kernels.refused:
+        message = (
+            f"{loaded} in place of {kernels.refused}, which this CPU ({platform.machine()}) lacks: it runs {best}; "
+            f'unset RADBOX_KERNELS and set worker.kernels to "auto"'
+        )
+        return Check("kernels", "warn", message, "doctor.kernels")
     if kernels.name != best:
         message = f"{loaded} as asked for, but this CPU runs {best}: unset RADBOX_KERNELS and worker.kernels"
         return Check("kernels", "warn", message, "doctor.kernels")
@@ -201,6 +211,14 @@ def _kernels(board: Board) -> Check:
         message = f"{loaded}: this CPU ({platform.machine()}) lacks what the faster ones need"
         return Check("kernels", "warn", message, "doctor.kernels")
     return Check("kernels", "ok", loaded)
+
+
+def _accelerated(asked: str, kernels: Guarded) -> Check:
+    """An accelerator's set; where the CPU stands in for it, a warning with the reason: studies are read anyway."""
+    if kernels.fault:
+        message = f"the decoder does not run on {asked}: {kernels.fault}; meanwhile {kernels.described()}"
+        return Check("kernels", "warn", message, kernels.fault_code)
+    return Check("kernels", "ok", f"the decoder runs on {asked}: {kernels.described()}")
 
 
 def _model(board: Board) -> Iterator[Check]:
@@ -211,16 +229,27 @@ def _model(board: Board) -> Iterator[Check]:
         yield Check("bundle", "fail", error.message, error.code)
         return
     yield _guarded("bundle", lambda: _bundle(bundle))
+    yield from _precision(board, bundle)
     failed = 0
     for name in board.worker.backends:
+        setup = dataclasses.replace(board_setup(board), backend=name)
         try:
-            probe_in_child(name, bundle, board_setup(board))
+            probe_in_child(name, bundle, setup)
+            found = worth(bundle, setup)
         except RadboxError as error:
             failed += 1
             verdict: Verdict = "fail" if failed == len(board.worker.backends) else "warn"
             yield Check("backend", verdict, f"{name}: {error.message}", error.code)
         else:
-            yield Check("backend", "ok", f"{name}: passes the golden case")
+            yield Check("backend", "ok", f"{name}: passes the golden case{found and ', '}{found}")
+
+
+def _precision(board: Board, bundle: Bundle) -> Iterator[Check]:
+    """A warning where the decoder does not run in what the board asks for."""
+    asked, runs = board.worker.precision, runs_in(bundle, board_decoding(board))
+    if asked != runs:
+        message = f"the board asks for {asked}, but this model has no {asked} weights that passed their quality gate: "
+        yield Check("precision", "warn", f"{message}it decodes in {runs}", "doctor.precision")
 
 
 def _bundle(bundle: Bundle) -> Check:

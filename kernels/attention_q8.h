@@ -35,11 +35,11 @@ inline F visible(F a, int64_t count) {
 }
 
 // scores[b][t] = (q_b . k_t) * key_scale[t] * query_scale_b * scale + bias[t] (null: 0), -inf from `tokens` to the end of
-// the last block of 32; most[b]: the greatest.
-inline void scores_of(const Sizes &sizes, const Cache &cache, int64_t tokens, const Activation *const *queries,
+// the last block of 32; most[b]: the greatest. False if one overflows: a power would hide it, being bounded.
+inline bool scores_of(const Sizes &sizes, const Cache &cache, int64_t tokens, const Activation *const *queries,
                       int64_t count, const float *bias, float *const *scores, float *most) {
     const float root = 1.0f / sqrtf(static_cast<float>(sizes.head_width));
-    F greatest_lanes[kGreatestBatch];
+    F greatest_lanes[kGreatestBatch], greatest_factor = every(0.0f);
     for (int64_t b = 0; b < count; ++b) greatest_lanes[b] = every(kMinusInfinity);
     const auto score_block = [&](int64_t token, auto finish) {
         const uint8_t *block = cache.keys + token / kBlockRows * sizes.key_block_bytes;
@@ -51,6 +51,7 @@ inline void scores_of(const Sizes &sizes, const Cache &cache, int64_t tokens, co
             const F added = bias == nullptr ? every(0.0f) : load(bias + token + half);
             for (int64_t b = 0; b < count; ++b) {
                 const F factor = scales * every(queries[b]->scale * root);
+                greatest_factor = greater(greatest_factor, factor);
                 const F score = finish(fused(converted(load(dots[b] + half)), factor, added), half);
                 store(scores[b] + token + half, score);
                 greatest_lanes[b] = greater(greatest_lanes[b], score);
@@ -61,7 +62,12 @@ inline void scores_of(const Sizes &sizes, const Cache &cache, int64_t tokens, co
     for (; token + kBlockRows <= tokens; token += kBlockRows) score_block(token, [](F score, int64_t) { return score; });
     if (token < tokens)
         score_block(token, [&](F score, int64_t half) { return visible(score, tokens - token - half); });
-    for (int64_t b = 0; b < count; ++b) most[b] = greatest(greatest_lanes[b]);
+    bool finite = greatest(greatest_factor) < INFINITY;
+    for (int64_t b = 0; b < count; ++b) {
+        most[b] = greatest(greatest_lanes[b]);
+        finite = finite && most[b] < INFINITY;
+    }
+    return finite;
 }
 
 // out[b][channel] = (sum over tokens of share * value) * factor[channel] or * factor_b.
@@ -128,7 +134,7 @@ inline uint32_t self_attention_of_head(const Sizes &sizes, const Cache &cache, i
     if (!quantised_query(sizes, query, scratch)) return kNotFinite;
     const Activation *queries[1] = {&scratch.queries[0]}, *shares[1] = {&scratch.shares[0]};
     float *outputs[1] = {y}, most;
-    scores_of(sizes, cache, length + 1, queries, 1, nullptr, scratch.scores, &most);
+    if (!scores_of(sizes, cache, length + 1, queries, 1, nullptr, scratch.scores, &most)) return kNotFinite;
     if (!share_text(cache, length + 1, most, scratch.scores[0], scratch.shares[0])) return kNotFinite;
     mix_values(sizes, cache, padded(sizes.positions, 16), padded(length + 1, 16) / 4, shares, 1, false, outputs);
     return all_finite(y, sizes.head_width) ? 0u : kNotFinite;
@@ -141,7 +147,7 @@ inline uint32_t cross_attention_of_head(const Sizes &sizes, const Image &image, 
     const Activation *queries[1] = {&scratch.queries[0]}, *shares[1] = {&scratch.shares[0]};
     const int64_t summed = padded(image.tokens, 16);
     float *outputs[1] = {y}, most;
-    scores_of(sizes, cache, image.tokens, queries, 1, image.bias, scratch.scores, &most);
+    if (!scores_of(sizes, cache, image.tokens, queries, 1, image.bias, scratch.scores, &most)) return kNotFinite;
     const uint32_t failure = share_image(scratch.scores[0], most, summed, scratch.shares[0]);
     if (failure != 0) return failure;
     mix_values(sizes, cache, image.padded_tokens, summed / 4, shares, 1, true, outputs);

@@ -1,6 +1,7 @@
 #include "checks.h"
 
 #include <cstdarg>
+#include <cstdint>
 #include <cstdio>
 
 namespace radbox {
@@ -64,8 +65,15 @@ int check_range(const char *operation, const char *what, int64_t value, int64_t 
                 most, value);
 }
 
+int check_int8(const char *operation, const char *what, const int8_t *values, int64_t count) {
+    bool found = false;
+    for (int64_t i = 0; i < count; ++i) found |= values[i] == INT8_MIN;
+    return found ? fail(RADBOX_BAD_ARGUMENT, "%s: expected %s of -127 to 127, got -128", operation, what) : int{RADBOX_OK};
+}
+
 int check_shape(const char *operation, const radbox_decoder_shape &s) {
     int status = check_sizes(operation, {{"vocabulary", s.vocabulary}, {"width", s.width}});
+    if (status == RADBOX_OK) status = check_range(operation, "layers", s.layers, 1, kGreatestLayers);
     if (status == RADBOX_OK) status = check_sizes(operation, {{"ffn", s.ffn}, {"width", s.width}});
     if (status == RADBOX_OK) status = check_sizes(operation, {{"channels", s.channels}, {"width", s.width}});
     if (status == RADBOX_OK) status = check_sizes(operation, {{"width", s.width}, {"3 * width", int64_t{3} * s.width}});
@@ -75,7 +83,7 @@ int check_shape(const char *operation, const radbox_decoder_shape &s) {
 }
 
 int check_tensors(const char *operation, const radbox_tensor_f32 *tensors, int64_t count) {
-    if (tensors == nullptr) return fail(RADBOX_BAD_ARGUMENT, "%s: expected tensors, got null", operation);
+    RETURN_IF_BAD(check_pointers(operation, alignof(radbox_tensor_f32), {{"tensors", tensors}}));
     RETURN_IF_BAD(check_sizes(operation, {{"count", count}}));
     for (int64_t i = 0; i < count; ++i) {
         if (tensors[i].name == nullptr)

@@ -14,6 +14,8 @@ namespace radbox {
 
 constexpr int64_t kGreatestSize = int64_t{1} << 24;      // of one dimension
 constexpr int64_t kGreatestElements = int64_t{1} << 29;  // of one array: 2 GiB of floats
+constexpr int64_t kGreatestSummed = int64_t{1} << 17;    // products of int8 in one sum: 127 * 127 * 2^17 fits into 32 bits
+constexpr int64_t kGreatestLayers = 1024;
 constexpr float kGreatestSigma = 1024.0f;                // grid cells
 
 struct Size {
@@ -36,5 +38,7 @@ int check_sigma(const char *operation, float sigma);
 int check_range(const char *operation, const char *what, int64_t value, int64_t least, int64_t most);
 int check_shape(const char *operation, const radbox_decoder_shape &shape);
 int check_tensors(const char *operation, const radbox_tensor_f32 *tensors, int64_t count);
+// Every one of -127 to 127: the negative of -128 is no int8.
+int check_int8(const char *operation, const char *what, const int8_t *values, int64_t count);
 
 }  // namespace radbox

@@ -10,26 +10,44 @@
 namespace radbox {
 namespace {
 
-// Insertion into a short sorted list: few of the vocabulary's tokens get past its last entry.
 int masked_top_k(const Operators &set, const float *logits, const uint8_t *allowed, int64_t vocabulary, int64_t k,
                  int32_t *tokens, float *log_probabilities) {
     int32_t best;
     float log_probability;
     const int status = set.masked_argmax_f32(logits, allowed, vocabulary, &best, &log_probability);
     if (status != RADBOX_OK) return status;
-    int64_t found = 0;
-    for (int64_t i = 0; i < vocabulary; ++i) {
-        if (allowed[i] == 0 || (found == k && !(logits[i] > logits[tokens[k - 1]]))) continue;
-        int64_t place = found < k ? found++ : k - 1;
-        for (; place > 0 && logits[i] > logits[tokens[place - 1]]; --place) tokens[place] = tokens[place - 1];
-        tokens[place] = static_cast<int32_t>(i);
+    std::vector<int32_t> open;
+    for (int64_t i = 0; i < vocabulary; ++i)
+        if (allowed[i] != 0) open.push_back(static_cast<int32_t>(i));
+    const int64_t found = std::min(k, static_cast<int64_t>(open.size()));
+    std::partial_sort(open.begin(), open.begin() + found, open.end(), [&](int32_t one, int32_t other) {
+        return logits[one] != logits[other] ? logits[one] > logits[other] : one < other;
+    });
+    std::copy_n(open.begin(), found, tokens);
+    std::fill(tokens + found, tokens + k, -1);
+    for (int64_t place = 0; place < found; ++place) {
+        const float less = logits[tokens[place]] - logits[best];
+        if (!std::isfinite(less))
+            return fail(RADBOX_NOT_FINITE, "expected logits whose differences are floats in masked_top_k_f32, got greater");
+        log_probabilities[place] = log_probability + less;
     }
-    for (int64_t place = 0; place < k; ++place) {
-        if (place >= found) tokens[place] = -1;
-        log_probabilities[place] = place < found ? log_probability + (logits[tokens[place]] - logits[best])
-                                                 : -std::numeric_limits<float>::infinity();
-    }
+    std::fill(log_probabilities + found, log_probabilities + k, -std::numeric_limits<float>::infinity());
     return RADBOX_OK;
+}
+
+int fused_cross_attention(const Operators &set, const float *x, const float *h, const float *a,
+                          const radbox_cross_attention &layer, float *y, float *attention) {
+    const int64_t width = layer.width;
+    std::vector<float> query(static_cast<size_t>(width)), mixed(query), scores(static_cast<size_t>(layer.image_tokens));
+    RETURN_IF_BAD(set.linear_f32(h, layer.query_weight, layer.query_bias, 1, width, width, query.data()));
+    RETURN_IF_BAD(set.gated_cross_attention_f32(a, query.data(), layer.keys, layer.values, layer.bias, layer.gate_weight,
+                                                layer.gate_bias, layer.gate_scale, layer.image_tokens, width, layer.heads,
+                                                scores.data(), mixed.data(), attention));
+    RETURN_IF_BAD(set.linear_f32(mixed.data(), layer.out_weight, layer.out_bias, 1, width, width, y));
+    bool finite = true;
+    for (int64_t i = 0; i < width; ++i) y[i] += x[i], finite = finite && std::isfinite(y[i]);
+    if (finite) return RADBOX_OK;
+    return fail(RADBOX_NOT_FINITE, "expected finite numbers in fused_cross_attention_f32, got NaN, infinity or an overflow");
 }
 
 }  // namespace
@@ -47,6 +65,8 @@ const char *radbox_kernels_name(void) {
     const Operators *operators = nullptr;
     return current(operators) == RADBOX_OK ? operators->name : "";
 }
+
+const char *radbox_kernels_refused(void) { return refused_name(); }
 
 const char *radbox_kernels_known(void) { return known_names(); }
 
@@ -75,6 +95,12 @@ int radbox_gelu_tanh_f32(const float *x, int64_t count, float *y) {
     RETURN_IF_BAD(check_sizes(__func__, {{"count", count}}));
     RETURN_IF_BAD(check_floats(__func__, {{"x", x}, {"y", y}}));
     return run([&](const Operators &k) { return k.gelu_tanh_f32(x, count, y); });
+}
+
+int radbox_swiglu_f32(const float *gate, const float *up, int64_t count, float *y) {
+    RETURN_IF_BAD(check_sizes(__func__, {{"count", count}}));
+    RETURN_IF_BAD(check_floats(__func__, {{"gate", gate}, {"up", up}, {"y", y}}));
+    return run([&](const Operators &k) { return k.swiglu_f32(gate, up, count, y); });
 }
 
 int radbox_self_attention_step_f32(const float *query, const float *key, const float *value, float *cache_keys,
@@ -108,6 +134,22 @@ int radbox_gated_cross_attention_f32(const float *a, const float *query, const f
         return k.gated_cross_attention_f32(a, query, keys, values, bias, gate_weight, gate_bias, gate_scale,
                                            image_tokens, width, heads, scores.data(), y, attention);
     });
+}
+
+int radbox_fused_cross_attention_f32(const float *x, const float *h, const float *a,
+                                     const radbox_cross_attention *layer, float *y, float *attention) {
+    RETURN_IF_BAD(check_pointers(__func__, alignof(radbox_cross_attention), {{"layer", layer}}));
+    const radbox_cross_attention &of = *layer;
+    RETURN_IF_BAD(check_sizes(__func__, {{"image_tokens", of.image_tokens}, {"width", of.width}}));
+    RETURN_IF_BAD(check_sizes(__func__, {{"width", of.width}, {"width", of.width}}));
+    RETURN_IF_BAD(check_heads(__func__, of.width, of.heads));
+    RETURN_IF_BAD(check_floats(__func__, {{"x", x}, {"h", h}, {"a", a}, {"y", y}, {"query_weight", of.query_weight},
+                                          {"query_bias", of.query_bias}, {"keys", of.keys}, {"values", of.values},
+                                          {"gate_weight", of.gate_weight}, {"out_weight", of.out_weight},
+                                          {"out_bias", of.out_bias}}));
+    if (of.bias != nullptr) RETURN_IF_BAD(check_floats(__func__, {{"bias", of.bias}}));
+    if (attention != nullptr) RETURN_IF_BAD(check_floats(__func__, {{"attention", attention}}));
+    return run([&](const Operators &k) { return fused_cross_attention(k, x, h, a, of, y, attention); });
 }
 
 int radbox_gaussian_blur_f32(const float *grid, int64_t height, int64_t width, float sigma, float *y) {
@@ -156,10 +198,10 @@ int radbox_masked_top_k_f32(const float *logits, const uint8_t *allowed, int64_t
 int radbox_selective_scan_f32(const float *x, const float *delta, const float *a, const float *b, const float *c,
                               const float *d, int64_t height, int64_t width, int64_t channels, int64_t states,
                               float *y) {
-    RETURN_IF_BAD(check_sizes(__func__, {{"height", height}, {"width", width}, {"4 * channels", channels}, {"4", 4}}));
+    RETURN_IF_BAD(check_sizes(__func__, {{"directions", 4}, {"height", height}, {"width", width}, {"channels", channels}}));
     RETURN_IF_BAD(check_range(__func__, "states", states, 1, RADBOX_GREATEST_STATES));
-    RETURN_IF_BAD(check_sizes(__func__, {{"height", height}, {"width", width}, {"4 * states", states}, {"4", 4}}));
-    RETURN_IF_BAD(check_sizes(__func__, {{"channels", channels}, {"4 * states", states}, {"4", 4}}));
+    RETURN_IF_BAD(check_sizes(__func__, {{"directions", 4}, {"height", height}, {"width", width}, {"states", states}}));
+    RETURN_IF_BAD(check_sizes(__func__, {{"directions", 4}, {"channels", channels}, {"states", states}}));
     RETURN_IF_BAD(check_floats(
         __func__, {{"x", x}, {"delta", delta}, {"a", a}, {"b", b}, {"c", c}, {"d", d}, {"y", y}}));
     return run([&](const Operators &k) {

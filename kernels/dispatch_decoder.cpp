@@ -15,10 +15,17 @@ int check_decoder(const char *operation, const radbox_decoder *decoder) {
     return fail(RADBOX_BAD_ARGUMENT, "%s: expected a decoder, got null", operation);
 }
 
+int check_values(const radbox_matrix_q8 &matrix) {
+    RETURN_IF_BAD(check_range(matrix.name, "columns", matrix.columns, 1, kGreatestSummed));
+    return check_int8(matrix.name, "values", matrix.values, matrix.rows * matrix.columns);
+}
+
+int check_values(const radbox_matrix_q4 &) { return RADBOX_OK; }
+
 template <typename Matrix>
 int check_matrices(const char *operation, const Matrix *matrices, int64_t count, size_t scale_alignment) {
     if (count == 0) return RADBOX_OK;
-    RETURN_IF_BAD(check_pointers(operation, 1, {{"matrices", matrices}}));
+    RETURN_IF_BAD(check_pointers(operation, alignof(Matrix), {{"matrices", matrices}}));
     RETURN_IF_BAD(check_sizes(operation, {{"count", count}}));
     for (int64_t i = 0; i < count; ++i) {
         const Matrix &matrix = matrices[i];
@@ -27,6 +34,7 @@ int check_matrices(const char *operation, const Matrix *matrices, int64_t count,
         RETURN_IF_BAD(check_sizes(matrix.name, {{"rows", matrix.rows}, {"columns", matrix.columns}}));
         RETURN_IF_BAD(check_pointers(operation, 1, {{matrix.name, matrix.values}}));
         RETURN_IF_BAD(check_pointers(operation, scale_alignment, {{matrix.name, matrix.scales}}));
+        RETURN_IF_BAD(check_values(matrix));
     }
     return RADBOX_OK;
 }
@@ -37,6 +45,7 @@ int check_image(const char *operation, const radbox_decoder &decoder, const floa
     RETURN_IF_BAD(check_sizes(operation, {{"image_tokens", image_tokens}, {"channels", shape.channels}}));
     RETURN_IF_BAD(check_sizes(operation, {{"image_tokens", image_tokens}, {"width", shape.width}}));
     RETURN_IF_BAD(check_sizes(operation, {{"image_tokens", image_tokens}, {"layers", shape.layers}}));
+    RETURN_IF_BAD(check_range(operation, "image_tokens", image_tokens, 1, kGreatestSummed));
     return check_floats(operation, {{"tokens", tokens}, {"bias", bias}});
 }
 
@@ -84,9 +93,9 @@ extern "C" {
 
 int radbox_decoder_create_f32(const radbox_decoder_shape *shape, const radbox_tensor_f32 *tensors, int64_t count,
                               radbox_decoder **decoder) {
-    if (shape == nullptr || tensors == nullptr || decoder == nullptr)
-        return fail(RADBOX_BAD_ARGUMENT, "%s: expected shape, tensors and decoder, got null", __func__);
+    RETURN_IF_BAD(check_pointers(__func__, alignof(radbox_decoder *), {{"decoder", decoder}}));
     *decoder = nullptr;
+    RETURN_IF_BAD(check_pointers(__func__, alignof(radbox_decoder_shape), {{"shape", shape}}));
     RETURN_IF_BAD(check_shape(__func__, *shape));
     RETURN_IF_BAD(check_tensors(__func__, tensors, count));
     return run([&](const Operators &k) { return make_composed_decoder(k, *shape, tensors, count, decoder); });
@@ -94,10 +103,15 @@ int radbox_decoder_create_f32(const radbox_decoder_shape *shape, const radbox_te
 
 int radbox_decoder_create_quantised(const radbox_decoder_shape *shape, const radbox_decoder_limits *limits,
                                     const radbox_weights *weights, radbox_decoder **decoder) {
-    if (shape == nullptr || limits == nullptr || weights == nullptr || decoder == nullptr)
-        return fail(RADBOX_BAD_ARGUMENT, "%s: expected shape, limits, weights and decoder, got null", __func__);
+    RETURN_IF_BAD(check_pointers(__func__, alignof(radbox_decoder *), {{"decoder", decoder}}));
     *decoder = nullptr;
+    RETURN_IF_BAD(check_pointers(__func__, alignof(radbox_decoder_shape), {{"shape", shape}, {"limits", limits}}));
+    RETURN_IF_BAD(check_pointers(__func__, alignof(radbox_weights), {{"weights", weights}}));
     RETURN_IF_BAD(check_shape(__func__, *shape));
+    RETURN_IF_BAD(check_range(__func__, "positions", shape->positions, 1, kGreatestSummed));
+    RETURN_IF_BAD(check_range(__func__, "width", shape->width, 1, kGreatestSummed));
+    RETURN_IF_BAD(check_range(__func__, "ffn", shape->ffn, 1, kGreatestSummed));
+    RETURN_IF_BAD(check_range(__func__, "channels", shape->channels, 1, kGreatestSummed));
     RETURN_IF_BAD(check_range(__func__, "threads", limits->threads, 1, RADBOX_GREATEST_THREADS));
     RETURN_IF_BAD(check_range(__func__, "images", limits->images, 1, kGreatestKept));
     RETURN_IF_BAD(check_range(__func__, "sequences", limits->sequences, 1, kGreatestKept));

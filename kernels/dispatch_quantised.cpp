@@ -20,6 +20,25 @@ int failed(uint32_t failures, const char *operation) {
     return fail(RADBOX_NOTHING_ALLOWED, "expected at least one visible key in %s, got a bias of -inf on all", operation);
 }
 
+// Sizes of x W^T + b.
+int check_linear(const char *operation, int64_t rows, int64_t inputs, int64_t outputs) {
+    RETURN_IF_BAD(check_sizes(operation, {{"rows", rows}, {"inputs", inputs}}));
+    RETURN_IF_BAD(check_sizes(operation, {{"outputs", outputs}, {"inputs", inputs}}));
+    return check_sizes(operation, {{"rows", rows}, {"outputs", outputs}});
+}
+
+// int8 rows of attention and their sizes.
+int check_attention(const char *operation, const int8_t *keys, const int8_t *values, int64_t tokens, int64_t width,
+                    int64_t heads) {
+    RETURN_IF_BAD(check_sizes(operation, {{"tokens", tokens}, {"width", width}}));
+    RETURN_IF_BAD(check_range(operation, "tokens", tokens, 1, kGreatestSummed));
+    RETURN_IF_BAD(check_range(operation, "width", width, 1, kGreatestSummed));
+    RETURN_IF_BAD(check_heads(operation, width, heads));
+    RETURN_IF_BAD(check_pointers(operation, 1, {{"keys", keys}, {"values", values}}));
+    RETURN_IF_BAD(check_int8(operation, "keys", keys, tokens * width));
+    return check_int8(operation, "values", values, tokens * width);
+}
+
 int check_finite(const char *operation, const float *values, int64_t count) {
     for (int64_t i = 0; i < count; ++i)
         if (!std::isfinite(values[i])) return failed(kNotFinite, operation);
@@ -99,11 +118,11 @@ int radbox_quantise_q8(const float *x, int64_t rows, int64_t width, int8_t *valu
 
 int radbox_linear_q8(const float *x, const int8_t *values, const float *scales, const float *bias, int64_t rows,
                      int64_t inputs, int64_t outputs, float *y) {
-    RETURN_IF_BAD(check_sizes(__func__, {{"rows", rows}, {"inputs", inputs}}));
-    RETURN_IF_BAD(check_sizes(__func__, {{"outputs", outputs}, {"inputs", inputs}}));
-    RETURN_IF_BAD(check_sizes(__func__, {{"rows", rows}, {"outputs", outputs}}));
+    RETURN_IF_BAD(check_linear(__func__, rows, inputs, outputs));
+    RETURN_IF_BAD(check_range(__func__, "inputs", inputs, 1, kGreatestSummed));
     RETURN_IF_BAD(check_floats(__func__, {{"x", x}, {"scales", scales}, {"y", y}}));
     RETURN_IF_BAD(check_pointers(__func__, 1, {{"values", values}}));
+    RETURN_IF_BAD(check_int8(__func__, "values", values, outputs * inputs));
     if (bias != nullptr) RETURN_IF_BAD(check_floats(__func__, {{"bias", bias}}));
     const radbox_matrix_q8 matrix = {__func__, values, scales, outputs, inputs};
     return run([&](const Operators &set) { return linear(set, matrix.name, x, {&matrix, nullptr}, bias, rows, y); });
@@ -111,9 +130,7 @@ int radbox_linear_q8(const float *x, const int8_t *values, const float *scales, 
 
 int radbox_linear_q4(const float *x, const uint8_t *values, const uint16_t *scales, const float *bias, int64_t rows,
                      int64_t inputs, int64_t outputs, float *y) {
-    RETURN_IF_BAD(check_sizes(__func__, {{"rows", rows}, {"inputs", inputs}}));
-    RETURN_IF_BAD(check_sizes(__func__, {{"outputs", outputs}, {"inputs", inputs}}));
-    RETURN_IF_BAD(check_sizes(__func__, {{"rows", rows}, {"outputs", outputs}}));
+    RETURN_IF_BAD(check_linear(__func__, rows, inputs, outputs));
     RETURN_IF_BAD(check_floats(__func__, {{"x", x}, {"y", y}}));
     RETURN_IF_BAD(check_pointers(__func__, 1, {{"values", values}}));
     RETURN_IF_BAD(check_pointers(__func__, alignof(uint16_t), {{"scales", scales}}));
@@ -124,11 +141,9 @@ int radbox_linear_q4(const float *x, const uint8_t *values, const uint16_t *scal
 
 int radbox_self_attention_q8(const float *query, const int8_t *keys, const float *key_scales, const int8_t *values,
                              const float *value_scales, int64_t tokens, int64_t width, int64_t heads, float *y) {
-    RETURN_IF_BAD(check_sizes(__func__, {{"tokens", tokens}, {"width", width}}));
-    RETURN_IF_BAD(check_heads(__func__, width, heads));
+    RETURN_IF_BAD(check_attention(__func__, keys, values, tokens, width, heads));
     RETURN_IF_BAD(check_floats(__func__, {{"query", query}, {"key_scales", key_scales}, {"value_scales", value_scales},
                                           {"y", y}}));
-    RETURN_IF_BAD(check_pointers(__func__, 1, {{"keys", keys}, {"values", values}}));
     RETURN_IF_BAD(check_finite(__func__, key_scales, tokens * heads));
     RETURN_IF_BAD(check_finite(__func__, value_scales, tokens * heads));
     return run([&](const Operators &set) {
@@ -151,11 +166,9 @@ int radbox_gated_cross_attention_q8(const float *a, const float *query, const in
                                     const int8_t *values, const float *value_scales, const float *bias,
                                     const float *gate_weight, float gate_bias, float gate_scale, int64_t image_tokens,
                                     int64_t width, int64_t heads, float *y, float *attention) {
-    RETURN_IF_BAD(check_sizes(__func__, {{"image_tokens", image_tokens}, {"width", width}}));
-    RETURN_IF_BAD(check_heads(__func__, width, heads));
+    RETURN_IF_BAD(check_attention(__func__, keys, values, image_tokens, width, heads));
     RETURN_IF_BAD(check_floats(__func__, {{"a", a}, {"query", query}, {"key_scales", key_scales},
                                           {"value_scales", value_scales}, {"gate_weight", gate_weight}, {"y", y}}));
-    RETURN_IF_BAD(check_pointers(__func__, 1, {{"keys", keys}, {"values", values}}));
     if (bias != nullptr) RETURN_IF_BAD(check_floats(__func__, {{"bias", bias}}));
     if (attention != nullptr) RETURN_IF_BAD(check_floats(__func__, {{"attention", attention}}));
     RETURN_IF_BAD(check_finite(__func__, key_scales, image_tokens * heads));

@@ -119,38 +119,40 @@ inline void dots_q8(const uint8_t *weights, int64_t groups, int64_t ahead, const
 template <int B, int Halves>
 inline void dots_q4_of(int first, const uint8_t *weights, int64_t groups, int64_t ahead, const Activation *const *a,
                        float (*out)[kBlockRows]) {
-    // The odd columns' nibbles are used in place, sixteen times too great, and divided by a shift at the end.
-    const __m512i low_nibble = _mm512_set1_epi8(0x0f), high_nibble = _mm512_set1_epi8(static_cast<char>(0xf0));
+    const __m512i nibble = _mm512_set1_epi8(0x0f);
     __m512 totals[B][Halves];
     for (int b = 0; b < B; ++b)
         for (int half = 0; half < Halves; ++half) totals[b][half] = _mm512_setzero_ps();
     for (int64_t g = 0; g < groups; ++g, weights += kGroupBytes) {
         if (first == 0) fetch_ahead(weights, ahead, kGroupBytes);
-        __m512i even[B][Halves], odd[B][Halves];
+        __m512i dots[B][Halves];
         for (int b = 0; b < B; ++b)
-            for (int half = 0; half < Halves; ++half) {
-                even[b][half] = _mm512_set1_epi32(a[b]->group_starts[g]);
-                odd[b][half] = _mm512_setzero_si512();
-            }
+            for (int half = 0; half < Halves; ++half) dots[b][half] = _mm512_set1_epi32(a[b]->group_starts[g]);
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j)
+        for (int j = 0; j < 4; ++j) {
+            __m512i even[Halves], odd[Halves];
 #pragma GCC unroll 2
             for (int half = 0; half < Halves; ++half) {
                 const __m512i pairs = _mm512_load_si512(weights + 128 * j + 64 * (first + half));
-                const __m512i low = _mm512_and_si512(pairs, low_nibble), high = _mm512_and_si512(pairs, high_nibble);
+                even[half] = _mm512_and_si512(pairs, nibble);
+                odd[half] = _mm512_and_si512(_mm512_srli_epi16(pairs, 4), nibble);
+            }
 #pragma GCC unroll 8
-                for (int b = 0; b < B; ++b) {
-                    const int8_t *x = a[b]->values + 32 * g + 8 * j;
-                    even[b][half] = _mm512_dpbusd_epi32(even[b][half], low, four_bytes(x));
-                    odd[b][half] = _mm512_dpbusd_epi32(odd[b][half], high, four_bytes(x + 4));
+            for (int b = 0; b < B; ++b) {
+                const int8_t *x = a[b]->values + 32 * g + 8 * j;
+                const __m512i first_four = four_bytes(x), next_four = four_bytes(x + 4);
+#pragma GCC unroll 2
+                for (int half = 0; half < Halves; ++half) {
+                    dots[b][half] = _mm512_dpbusd_epi32(dots[b][half], even[half], first_four);
+                    dots[b][half] = _mm512_dpbusd_epi32(dots[b][half], odd[half], next_four);
                 }
             }
+        }
         for (int half = 0; half < Halves; ++half) {
             const F scales = load_half(reinterpret_cast<const uint16_t *>(weights + 512) + 16 * (first + half));
-            for (int b = 0; b < B; ++b) {
-                const __m512i both = _mm512_add_epi32(even[b][half], _mm512_srai_epi32(odd[b][half], 4));
-                totals[b][half] = fused(converted(I{both}), scales * every(a[b]->group_scales[g]), {totals[b][half]}).v;
-            }
+            for (int b = 0; b < B; ++b)
+                totals[b][half] =
+                    fused(converted(I{dots[b][half]}), scales * every(a[b]->group_scales[g]), {totals[b][half]}).v;
         }
     }
     for (int b = 0; b < B; ++b)
@@ -160,7 +162,7 @@ inline void dots_q4_of(int first, const uint8_t *weights, int64_t groups, int64_
 template <int B>
 inline void dots_q4(const uint8_t *weights, int64_t groups, int64_t ahead, const Activation *const *a,
                     float (*out)[kBlockRows]) {
-    if constexpr (B <= 4) {
+    if constexpr (B <= 5) {
         dots_q4_of<B, 2>(0, weights, groups, ahead, a, out);
     } else {  // there are not registers enough for both halves
         dots_q4_of<B, 1>(0, weights, groups, ahead, a, out);

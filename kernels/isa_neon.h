@@ -151,6 +151,17 @@ constexpr int vectors_at_once() {
 
 #if defined(__ARM_FEATURE_DOTPROD)
 
+// sums += four inputs of four rows each times lane `Lane` of x: sdot by element, so that one load of sixteen activations
+// serves four groups and no broadcast takes a turn in the vector pipes.
+template <int B, int AtOnce, int Lane>
+inline void add_dots(int32x4_t (*sums)[AtOnce], const uint8_t *from, const int8x16_t *x) {
+#pragma GCC unroll 8
+    for (int v = 0; v < AtOnce; ++v) {
+        const int8x16_t w = bytes_at(from + 16 * v);
+        for (int b = 0; b < B; ++b) sums[b][v] = vdotq_laneq_s32(sums[b][v], w, x[b], Lane);
+    }
+}
+
 template <int B>
 inline void dots_q8_by_row(const uint8_t *weights, int64_t groups, const Activation *const *a,
                            int32_t (*out)[kBlockRows]) {
@@ -160,17 +171,28 @@ inline void dots_q8_by_row(const uint8_t *weights, int64_t groups, const Activat
         for (int b = 0; b < B; ++b)
             for (int v = 0; v < kAtOnce; ++v) sums[b][v] = vdupq_n_s32(0);
         const uint8_t *from = weights + 16 * first;
-        for (int64_t g = 0; g < groups; ++g, from += 128) {
-            int8x16_t four[B];
-            for (int b = 0; b < B; ++b) four[b] = four_bytes(a[b]->values + 4 * g);
-#pragma GCC unroll 8
-            for (int v = 0; v < kAtOnce; ++v) {
-                const int8x16_t w = bytes_at(from + 16 * v);
-                for (int b = 0; b < B; ++b) sums[b][v] = vdotq_s32(sums[b][v], w, four[b]);
-            }
+        for (int64_t g = 0; g < groups; g += 4, from += 512) {
+            int8x16_t x[B];
+            for (int b = 0; b < B; ++b) x[b] = vld1q_s8(a[b]->values + 4 * g);
+            add_dots<B, kAtOnce, 0>(sums, from, x), add_dots<B, kAtOnce, 1>(sums, from + 128, x);
+            add_dots<B, kAtOnce, 2>(sums, from + 256, x), add_dots<B, kAtOnce, 3>(sums, from + 384, x);
         }
         for (int b = 0; b < B; ++b)
             for (int v = 0; v < kAtOnce; ++v) vst1q_s32(out[b] + 4 * (first + v), sums[b][v]);
+    }
+}
+
+// The same for eight inputs: lanes `Lane` (low nibbles) and `Lane` + 1 (high ones) of x.
+template <int B, int AtOnce, int Lane>
+inline void add_nibbles(int32x4_t (*dots)[AtOnce], const uint8_t *from, const int8x16_t *x) {
+#pragma GCC unroll 4
+    for (int v = 0; v < AtOnce; ++v) {
+        const uint8x16_t pairs = vld1q_u8(from + 16 * v);
+        const int8x16_t even = even_nibbles(pairs), odd = odd_nibbles(pairs);
+        for (int b = 0; b < B; ++b) {
+            dots[b][v] = vdotq_laneq_s32(dots[b][v], even, x[b], Lane);
+            dots[b][v] = vdotq_laneq_s32(dots[b][v], odd, x[b], Lane + 1);
+        }
     }
 }
 
@@ -187,19 +209,11 @@ inline void dots_q4(const uint8_t *weights, int64_t groups, int64_t, const Activ
             int32x4_t dots[B][kAtOnce];
             for (int b = 0; b < B; ++b)
                 for (int v = 0; v < kAtOnce; ++v) dots[b][v] = vdupq_n_s32(a[b]->group_starts[g]);
-            for (int j = 0; j < 4; ++j) {
-                int8x16_t even[B], odd[B];
-                for (int b = 0; b < B; ++b) {
-                    even[b] = four_bytes(a[b]->values + 32 * g + 8 * j);
-                    odd[b] = four_bytes(a[b]->values + 32 * g + 8 * j + 4);
-                }
-                for (int v = 0; v < kAtOnce; ++v) {
-                    const uint8x16_t pairs = vld1q_u8(group + 128 * j + 16 * (first + v));
-                    for (int b = 0; b < B; ++b) {
-                        dots[b][v] = vdotq_s32(dots[b][v], even_nibbles(pairs), even[b]);
-                        dots[b][v] = vdotq_s32(dots[b][v], odd_nibbles(pairs), odd[b]);
-                    }
-                }
+            for (int half = 0; half < 2; ++half) {
+                const uint8_t *from = group + 256 * half + 16 * first;
+                int8x16_t x[B];
+                for (int b = 0; b < B; ++b) x[b] = vld1q_s8(a[b]->values + 32 * g + 16 * half);
+                add_nibbles<B, kAtOnce, 0>(dots, from, x), add_nibbles<B, kAtOnce, 2>(dots, from + 128, x);
             }
             for (int v = 0; v < kAtOnce; ++v)
                 for (int b = 0; b < B; ++b) {

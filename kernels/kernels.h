@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define RADBOX_API __attribute__((visibility("default")))
-#define RADBOX_ABI_VERSION 2 /* raised when a signature, a layout or the meaning of a status changes */
+#define RADBOX_ABI_VERSION 3 /* raised when a signature, a layout or the meaning of a status changes */
 
 #ifdef __cplusplus
 extern "C" {
@@ -29,7 +29,7 @@ enum radbox_status {
     RADBOX_UNKNOWN_KERNELS = 4, /* the name in RADBOX_KERNELS or in radbox_kernels_select is not built in */
     RADBOX_OUT_OF_MEMORY = 5,
     RADBOX_WRONG_STATE = 6,     /* a step before begin, or more steps than the decoder has positions */
-    RADBOX_UNSUPPORTED_KERNELS = 7 /* the name is known, but this CPU lacks their instructions */
+    RADBOX_UNSUPPORTED_KERNELS = 7 /* radbox_kernels_select: the name is known, but this CPU lacks their instructions */
 };
 
 #define RADBOX_GREATEST_BATCH 8 /* sequences that share one pass over the weights */
@@ -42,10 +42,14 @@ RADBOX_API int32_t radbox_abi_version(void);
 RADBOX_API const char *radbox_error_message(void);
 
 /* Choose the kernels of this process: a name, or NULL for the environment's RADBOX_KERNELS, else the best for this CPU.
- * Without a call the first operator chooses as for NULL. A decoder keeps the kernels that it was created with. */
+ * If RADBOX_KERNELS names a set that this CPU lacks (a setting that came from another box), it is `reference`, and
+ * radbox_kernels_refused says so. Without a call the first operator chooses as for NULL. A decoder keeps the kernels that
+ * it was created with. */
 RADBOX_API int radbox_kernels_select(const char *name);
-/* The chosen kernels' name, "" if RADBOX_KERNELS names some that are unknown or not for this CPU. */
+/* The chosen kernels' name, "" if RADBOX_KERNELS names some that are unknown. */
 RADBOX_API const char *radbox_kernels_name(void);
+/* The name in RADBOX_KERNELS that `reference` now stands in for, "" if there is none. */
+RADBOX_API const char *radbox_kernels_refused(void);
 /* Names separated by ", ", best first: every one that exists, and those that this CPU runs. */
 RADBOX_API const char *radbox_kernels_known(void);
 RADBOX_API const char *radbox_kernels_runnable(void);
@@ -61,6 +65,9 @@ RADBOX_API int radbox_linear_f32(const float *x, const float *weight, const floa
 /* y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), element by element.  x, y: (count); y may be x. */
 RADBOX_API int radbox_gelu_tanh_f32(const float *x, int64_t count, float *y);
 
+/* y = gate / (1 + e^-gate) * up, element by element.  gate, up, y: (count); y may be either of them. */
+RADBOX_API int radbox_swiglu_f32(const float *gate, const float *up, int64_t count, float *y);
+
 /* One causal step of multi-head self-attention with a cache. key and value become row `position` of the caches, then
  * the query attends to rows 0..position.  query, key, value, y: (width); cache_keys, cache_values: (positions, width);
  * head h owns columns h*width/heads ... (h+1)*width/heads - 1. */
@@ -75,6 +82,20 @@ RADBOX_API int radbox_gated_cross_attention_f32(const float *a, const float *que
                                                 const float *values, const float *bias, const float *gate_weight,
                                                 float gate_bias, float gate_scale, int64_t image_tokens, int64_t width,
                                                 int64_t heads, float *y, float *attention);
+
+/* The weights and the image of one layer's cross-attention.  query_weight, out_weight: (width, width); query_bias,
+ * out_bias, gate_weight: (width); keys, values: (image_tokens, width); bias: (image_tokens) or NULL. */
+typedef struct radbox_cross_attention {
+    const float *query_weight, *query_bias, *keys, *values, *bias, *gate_weight, *out_weight, *out_bias;
+    float gate_bias, gate_scale;
+    int64_t image_tokens, width, heads;
+} radbox_cross_attention;
+
+/* The whole of it in one call: y = x + out_weight (a + g c) + out_bias, a + g c as radbox_gated_cross_attention_f32 with
+ * the query query_weight h + query_bias.  x (the residual stream), h (its LayerNorm), a (the self-attention's heads), y:
+ * (width); attention: (image_tokens) or NULL. */
+RADBOX_API int radbox_fused_cross_attention_f32(const float *x, const float *h, const float *a,
+                                                const radbox_cross_attention *layer, float *y, float *attention);
 
 /* Separable Gaussian, standard deviation `sigma` in grid cells, radius ceil(3 sigma), reflect padding (edge cell not
  * repeated).  grid, y: (height, width). */
@@ -98,6 +119,7 @@ RADBOX_API int radbox_masked_top_k_f32(const float *logits, const uint8_t *allow
 
 /* Selective scan of a grid in four directions, averaged: rows forward, rows backward, columns forward, columns backward.
  * Per direction k and channel: s = exp(delta A) s + delta B x;  y = C . s + D x, along the direction's order of tokens.
+ * delta A above 88 counts as an overflow.
  * x, delta: (4, height * width, channels), token numbers row-major whatever the direction; a: (4, channels, states);
  * b, c: (4, height * width, states); d: (4, channels); y: (height * width, channels). states: 1 to 64. */
 RADBOX_API int radbox_selective_scan_f32(const float *x, const float *delta, const float *a, const float *b,
@@ -105,7 +127,8 @@ RADBOX_API int radbox_selective_scan_f32(const float *x, const float *delta, con
                                          int64_t channels, int64_t states, float *y);
 
 /* ---- int8 and int4 --------------------------------------------------------------------------------------------
- * Sums of products are exact integers; edge/reading/ops/reference_quantised.py defines every rounding. */
+ * Sums of products are exact integers; edge/reading/ops/reference_quantised.py defines every rounding. No int8 is -128,
+ * and no sum over int8 has more than 131072 products, which is what 32 bits hold: inputs, widths, tokens, positions. */
 
 /* values = rint(x * 127 / greatest magnitude of the row), scale = greatest magnitude / 127.  x, values: (rows, width);
  * scales: (rows). A row of magnitudes below 1e-30 becomes zeros of scale 0. */

@@ -59,6 +59,7 @@ inline int scaled_softmax(float *scores, const float *bias, int64_t count, float
         scores[i] = scores[i] * scale + added;
         most = scores[i] > most ? scores[i] : most;
     }
+    if (most == INFINITY) return not_finite(operation);  // which a power would hide, being bounded
     if (most == -INFINITY)
         return fail(RADBOX_NOTHING_ALLOWED, "expected at least one visible key in %s, got a bias of -inf on all",
                     operation);
@@ -101,6 +102,17 @@ inline int gelu_tanh_all(const float *x, int64_t count, float *y) {
         store_some(y + i, out, count - i);
     }
     return greatest(most) < kInfinityBits ? static_cast<int>(RADBOX_OK) : not_finite("gelu_tanh_f32");
+}
+
+inline int swiglu_all(const float *gate, const float *up, int64_t count, float *y) {
+    I most = every(int32_t{0});
+    for (int64_t i = 0; i < count; i += 16) {
+        const F open = load_some(gate + i, count - i), in = load_some(up + i, count - i), out = swish(open) * in;
+        most = greater(most, greater(bits(open) & every(kMagnitude), bits(in) & every(kMagnitude)));
+        most = greater(most, bits(out) & every(kMagnitude));
+        store_some(y + i, out, count - i);
+    }
+    return greatest(most) < kInfinityBits ? static_cast<int>(RADBOX_OK) : not_finite("swiglu_f32");
 }
 
 inline int self_attention_step(const float *query, const float *key, const float *value, float *cache_keys,
@@ -164,23 +176,27 @@ inline int masked_argmax(const float *logits, const uint8_t *allowed, int64_t vo
     return RADBOX_OK;
 }
 
-// One direction of a scan over sixteen channels from `channel` on, added to y; `part`: Whole or Rest.
+// One direction of a scan over sixteen channels from `channel` on, added to y; `part`: Whole or Rest. Returns the
+// greatest delta A.
 template <typename Part>
-inline void scan_channels(const float *x, const float *delta, const F *rates, const float *b, const float *c, F skip,
+inline F scan_channels(const float *x, const float *delta, const F *rates, const float *b, const float *c, F skip,
                           int64_t direction, int64_t height, int64_t width, int64_t channels, int64_t states, Part part,
                           float *y) {
-    F state[RADBOX_GREATEST_STATES];
+    F state[RADBOX_GREATEST_STATES], most = every(0.0f);
     for (int64_t n = 0; n < states; ++n) state[n] = every(0.0f);
     for (int64_t step = 0; step < height * width; ++step) {
         const int64_t token = scanned_token(direction, step, height, width), row = direction * height * width + token;
         const F in = part.from(x + row * channels), time = part.from(delta + row * channels), driven = time * in;
         F out = skip * in;
         for (int64_t n = 0; n < states; ++n) {
-            state[n] = fused(exponential(time * rates[n]), state[n], driven * every(b[row * states + n]));
+            const F decay = time * rates[n];
+            most = greater(most, decay);
+            state[n] = fused(exponential(decay), state[n], driven * every(b[row * states + n]));
             out = fused(state[n], every(c[row * states + n]), out);
         }
         part.to(y + token * channels, fused(out, every(0.25f), part.from(y + token * channels)));
     }
+    return most;
 }
 
 inline int selective_scan(const float *x, const float *delta, const float *a, const float *b, const float *c,
@@ -191,6 +207,7 @@ inline int selective_scan(const float *x, const float *delta, const float *a, co
         !all_finite(b, rows * states) || !all_finite(c, rows * states) || !all_finite(d, 4 * channels))
         return not_finite("selective_scan_f32");
     memset(y, 0, static_cast<size_t>(tokens * channels) * sizeof(float));
+    F most = every(0.0f);
     for (int64_t direction = 0; direction < 4; ++direction)
         over(channels, [&](int64_t channel, auto part) {
             const int64_t first = direction * channels + channel;
@@ -201,9 +218,10 @@ inline int selective_scan(const float *x, const float *delta, const float *a, co
                     lanes[lane] = a[(first + lane) * states + n];
                 rates[n] = load(lanes);
             }
-            scan_channels(x + channel, delta + channel, rates, b, c, part.from(d + first), direction, height, width,
-                          channels, states, part, y + channel);
+            most = greater(most, scan_channels(x + channel, delta + channel, rates, b, c, part.from(d + first), direction,
+                                               height, width, channels, states, part, y + channel));
         });
+    if (greatest(most) > kGreatestDecay) return not_finite("selective_scan_f32");
     return all_finite(y, tokens * channels) ? static_cast<int>(RADBOX_OK) : not_finite("selective_scan_f32");
 }
 

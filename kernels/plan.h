@@ -12,6 +12,7 @@ constexpr int kBlockRows = 32;     // rows of a packed matrix that lie together
 constexpr int kGroupInputs = 32;   // inputs of an int4 matrix that share a scale
 constexpr int kGroupBytes = 576;   // 32 rows x 32 nibbles, then 32 binary16 scales
 constexpr int kGreatestBatch = RADBOX_GREATEST_BATCH;
+constexpr float kGreatestDecay = 88.0f;  // delta A of a scan: e to a greater power is no float
 
 constexpr int64_t padded(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 

@@ -28,8 +28,8 @@ double seconds_since(Clock::time_point began) { return std::chrono::duration<dou
 void pause() {
 #if defined(__x86_64__)
     _mm_pause();
-#else
-    asm volatile("yield");
+#elif defined(__aarch64__)
+    asm volatile("isb" ::: "memory");  // tens of cycles; `yield` is none on a Cortex-A76
 #endif
 }
 
@@ -46,18 +46,27 @@ void futex(std::atomic<uint32_t> &word, int operation, uint32_t value) {
 }  // namespace
 
 Pool::Pool(int threads) : threads_(threads), process_(getpid()) {
-    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { worker(thread); });
+    workers_.reserve(static_cast<size_t>(threads));
+    try {
+        for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { worker(thread); });
+    } catch (...) {
+        stop();  // a thread that still runs may not be destroyed
+        throw;
+    }
 }
 
 Pool::~Pool() {
+    if (getpid() == process_)
+        stop();
+    else  // A fork has this object but not its threads, whose handles point to stacks that others may have by now:
+        static_cast<void>(new std::vector<std::thread>(std::move(workers_)));  // neither join nor detach may look there.
+}
+
+void Pool::stop() {
     stopping_.store(true);
     changes_.fetch_add(1);
     futex(changes_, FUTEX_WAKE_PRIVATE, INT_MAX);
-    for (std::thread &thread : workers_)
-        if (getpid() == process_)
-            thread.join();
-        else
-            thread.detach();  // a fork has this object but not its threads
+    for (std::thread &thread : workers_) thread.join();
 }
 
 int64_t Pool::chunks_of(int64_t items) const { return std::min(items, kChunksPerThread * threads_); }
@@ -81,9 +90,12 @@ void Pool::run(const int64_t *items, int64_t count, Work work, void *context) {
 void Pool::open(uint64_t serial, int64_t chunks) {
     finished_.store(0, std::memory_order_relaxed);
     ticket_.store((serial & kSerialBits) << 32 | static_cast<uint64_t>(chunks) << 16);
+    // Emptied by who wakes them: one system call per run, however long they take to get up. Emptied before `changes_`
+    // moves on: a thread that counted itself in between read `changes_` before that and will not sleep on it. (The other
+    // way round it could be struck off the list, then fall asleep, and the stage after the next would wake nobody.)
+    if (sleepers_.load() == 0 || sleepers_.exchange(0) == 0) return;
     changes_.fetch_add(1);
-    // Emptied by who wakes them: one system call per run, however long they take to get up.
-    if (sleepers_.load() != 0 && sleepers_.exchange(0) != 0) futex(changes_, FUTEX_WAKE_PRIVATE, INT_MAX);
+    futex(changes_, FUTEX_WAKE_PRIVATE, INT_MAX);
 }
 
 // Take chunks, whatever the stage, until the stage `end` is open; `end` of a worker is a serial that never comes.

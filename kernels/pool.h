@@ -20,6 +20,7 @@ public:
     // Does items first..last of a stage; `thread` of 0..threads-1 is the caller's scratch.
     using Work = void (*)(void *context, int64_t stage, int64_t first, int64_t last, int thread);
 
+    // Throws std::system_error if the system gives it fewer threads.
     explicit Pool(int threads);
     ~Pool();
     Pool(const Pool &) = delete;
@@ -36,6 +37,7 @@ private:
     void open(uint64_t serial, int64_t chunks);
     void wait_for_change(uint64_t seen, int thread);
     void note_stall(double waited_s);
+    void stop();
     int64_t chunks_of(int64_t items) const;
 
     const int threads_;
@@ -55,7 +57,7 @@ private:
     alignas(64) std::atomic<uint64_t> ticket_{0};
     alignas(64) std::atomic<int64_t> finished_{0};
     alignas(64) std::atomic<uint32_t> changes_{0};
-    std::atomic<uint32_t> sleepers_{0};
+    std::atomic<uint32_t> sleepers_{0};  // since somebody last woke them
     std::atomic<bool> stopping_{false};
 };
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "decoder.h"
@@ -15,22 +16,25 @@
 namespace radbox {
 namespace {
 
+constexpr int64_t kGreatestCacheBytes = int64_t{1} << 31;  // of all images, and of all sequences: no box has more
+
 // Keys and values of every head of every layer for up to `tokens` tokens.
 struct HeadCaches {
     std::vector<Cache> caches;
     Aligned<uint8_t> keys, values;
     Aligned<float> scales;
-    int64_t value_bytes_per_head = 0;
 
-    void allocate(const Sizes &sizes, int64_t key_tokens, int64_t value_tokens, int64_t value_scales) {
+    void allocate(const Sizes &sizes, int64_t key_tokens, int64_t value_tokens, int64_t value_scales,
+                  int64_t greatest_bytes) {
         const int64_t heads = sizes.layers * sizes.heads;
         const int64_t key_bytes = padded(key_tokens, kBlockRows) / kBlockRows * sizes.key_block_bytes;
-        value_bytes_per_head = sizes.head_blocks * kBlockRows * value_tokens;
-        keys = zeros<uint8_t>(heads * key_bytes), values = zeros<uint8_t>(heads * value_bytes_per_head);
+        const int64_t value_bytes = sizes.head_blocks * kBlockRows * value_tokens;
+        if (heads * (key_bytes + value_bytes) > greatest_bytes) throw std::bad_alloc();
+        keys = zeros<uint8_t>(heads * key_bytes), values = zeros<uint8_t>(heads * value_bytes);
         scales = zeros<float>(heads * value_scales);
         caches.resize(at(heads));
         for (int64_t head = 0; head < heads; ++head)
-            caches[at(head)] = {keys.get() + head * key_bytes, values.get() + head * value_bytes_per_head,
+            caches[at(head)] = {keys.get() + head * key_bytes, values.get() + head * value_bytes,
                                 scales.get() + head * value_scales};
     }
 };
@@ -39,6 +43,7 @@ struct ImageState {
     HeadCaches heads;
     Aligned<float> bias;
     Image plan{};
+    int64_t padded_tokens = 0;  // that there is memory for
 };
 
 struct SequenceState {
@@ -190,7 +195,7 @@ private:
 
     void allocate(SequenceState &state) {
         const int64_t tokens = padded(sizes_.positions, kBlockRows), heads = sizes_.layers * sizes_.heads;
-        state.heads.allocate(sizes_, tokens, padded(sizes_.positions, 16), tokens);
+        state.heads.allocate(sizes_, tokens, padded(sizes_.positions, 16), tokens, kGreatestCacheBytes / sequence_count);
         state.floats = zeros<float>(3 * sizes_.padded_width + sizes_.padded_ffn + model_->head.block_count * kBlockRows);
         float *floats = state.floats.get();
         state.plan.caches = state.heads.caches.data();
@@ -207,23 +212,24 @@ private:
     // Memory of an image grows with its tokens and is kept for the next one.
     void allocate(ImageState &state, int64_t image_tokens) {
         const int64_t tokens = padded(image_tokens, kBlockRows);
-        if (state.heads.value_bytes_per_head == sizes_.head_blocks * kBlockRows * tokens) {
-            std::fill_n(state.bias.get(), sizes_.layers * tokens, -std::numeric_limits<float>::infinity());
-            return;
+        if (state.padded_tokens != tokens) {
+            state = {};  // first, for want of memory for both; and so that a failure leaves nothing half made
+            state.heads.allocate(sizes_, tokens, tokens, kBlockRows * sizes_.head_blocks,
+                                 kGreatestCacheBytes / image_count);
+            state.bias = zeros<float>(sizes_.layers * tokens);
+            state.padded_tokens = tokens;
         }
-        state.heads = {};
-        state.heads.allocate(sizes_, tokens, tokens, kBlockRows * sizes_.head_blocks);
-        state.bias = zeros<float>(sizes_.layers * tokens);
         std::fill_n(state.bias.get(), sizes_.layers * tokens, -std::numeric_limits<float>::infinity());
     }
 
     void grow_scratch(int64_t tokens) {
         if (!scratch_.empty() && tokens <= scratch_tokens_) return;
-        scratch_.clear();
-        scratch_tokens_ = std::max(tokens, padded(sizes_.positions, kBlockRows));
+        const int64_t scores = std::max(tokens, padded(sizes_.positions, kBlockRows));
         const int64_t row = std::max({sizes_.padded_width, sizes_.padded_ffn, sizes_.padded_channels,
                                       sizes_.qkv_blocks * kBlockRows});
-        for (int thread = 0; thread < pool_.threads(); ++thread) scratch_.emplace_back(row, scratch_tokens_);
+        std::vector<ScratchMemory> grown;  // memory that runs out halfway leaves the old ones
+        for (int thread = 0; thread < pool_.threads(); ++thread) grown.emplace_back(row, scores);
+        scratch_ = std::move(grown), scratch_tokens_ = scores;
     }
 
     void look_at(SequenceState &state, int64_t image) {

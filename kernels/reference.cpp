@@ -134,6 +134,12 @@ int gelu_tanh_f32_reference(const float *x, int64_t count, float *y) {
     return all_finite(y, count) ? static_cast<int>(RADBOX_OK) : not_finite("gelu_tanh_f32");
 }
 
+int swiglu_f32_reference(const float *gate, const float *up, int64_t count, float *y) {
+    if (!all_finite(gate, count) || !all_finite(up, count)) return not_finite("swiglu_f32");
+    for (int64_t i = 0; i < count; ++i) y[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+    return all_finite(y, count) ? static_cast<int>(RADBOX_OK) : not_finite("swiglu_f32");
+}
+
 int self_attention_step_f32_reference(const float *query, const float *key, const float *value, float *cache_keys,
                                       float *cache_values, int64_t position, int64_t width, int64_t heads,
                                       float *scores, float *y) {
@@ -268,6 +274,7 @@ int selective_scan_f32_reference(const float *x, const float *delta, const float
                                  float *y) {
     const int64_t tokens = height * width;
     std::vector<double> sums(static_cast<size_t>(tokens * channels)), state(static_cast<size_t>(states));
+    double most = 0.0;
     for (int64_t direction = 0; direction < 4; ++direction)
         for (int64_t channel = 0; channel < channels; ++channel) {
             std::fill(state.begin(), state.end(), 0.0);
@@ -279,12 +286,15 @@ int selective_scan_f32_reference(const float *x, const float *delta, const float
                 double out = static_cast<double>(d[direction * channels + channel]) * in;
                 for (int64_t n = 0; n < states; ++n) {
                     double &s = state[static_cast<size_t>(n)];
-                    s = std::exp(time * static_cast<double>(rates[n])) * s + time * in * static_cast<double>(b[row * states + n]);
+                    const double decay = time * static_cast<double>(rates[n]);
+                    most = std::max(most, decay);
+                    s = std::exp(decay) * s + time * in * static_cast<double>(b[row * states + n]);
                     out += static_cast<double>(c[row * states + n]) * s;
                 }
                 sums[static_cast<size_t>(token * channels + channel)] += out;
             }
         }
+    if (most > static_cast<double>(kGreatestDecay)) return not_finite("selective_scan_f32");
     std::transform(sums.begin(), sums.end(), y, [](double sum) { return static_cast<float>(sum / 4.0); });
     return all_finite(y, tokens * channels) ? static_cast<int>(RADBOX_OK) : not_finite("selective_scan_f32");
 }
@@ -301,6 +311,7 @@ const Operators reference_operators = {
     layer_norm_f32_reference,
     linear_f32_reference,
     gelu_tanh_f32_reference,
+    swiglu_f32_reference,
     self_attention_step_f32_reference,
     gated_cross_attention_f32_reference,
     gaussian_blur_f32_reference,

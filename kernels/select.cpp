@@ -57,6 +57,7 @@ const Set kSets[] = {
 };
 
 std::atomic<const Operators *> chosen{nullptr};
+std::atomic<const char *> refused{""};
 
 template <typename Wanted>
 std::string names(Wanted wanted) {
@@ -66,13 +67,17 @@ std::string names(Wanted wanted) {
     return all;
 }
 
-int choose_named(const char *name) {
+int choose_named(const char *name, bool from_environment) {
     for (const Set &set : kSets) {
         if (std::strcmp(name, set.name) != 0) continue;
+        if (!set.runs_here() && from_environment) {
+            refused.store(set.name), chosen.store(&reference_operators);
+            return RADBOX_OK;
+        }
         if (!set.runs_here())
             return fail(RADBOX_UNSUPPORTED_KERNELS, "expected kernels that this CPU runs (%s), got \"%s\", which need %s",
                         runnable_names(), name, set.needs);
-        chosen.store(set.operators);
+        refused.store(""), chosen.store(set.operators);
         return RADBOX_OK;
     }
     return fail(RADBOX_UNKNOWN_KERNELS, "expected kernels named one of: %s; got \"%.64s\"", known_names(), name);
@@ -97,11 +102,14 @@ const char *known_names() {
 }
 
 int choose(const char *name) {
-    if (name == nullptr) name = std::getenv("RADBOX_KERNELS");
-    if (name != nullptr && name[0] != '\0') return choose_named(name);
-    chosen.store(&best());
+    const bool from_environment = name == nullptr;
+    if (from_environment) name = std::getenv("RADBOX_KERNELS");
+    if (name != nullptr && name[0] != '\0') return choose_named(name, from_environment);
+    refused.store(""), chosen.store(&best());
     return RADBOX_OK;
 }
+
+const char *refused_name() { return refused.load(); }
 
 int current(const Operators *&operators) {
     operators = chosen.load();

@@ -2,13 +2,16 @@
 #pragma once
 
 #include <new>
+#include <system_error>
 
 #include "table.h"
 
 namespace radbox {
 
-// By name, or for NULL by RADBOX_KERNELS, else the best that this CPU runs.
+// By name, or for NULL by RADBOX_KERNELS, else the best that this CPU runs. A set in RADBOX_KERNELS that this CPU lacks is
+// replaced by `reference` (a setting that came from another box); refused_name() then names it.
 int choose(const char *name);
+const char *refused_name();
 
 // The chosen set in `operators` (chosen now if nothing was), or why there is none.
 int current(const Operators *&operators);
@@ -18,13 +21,15 @@ const Operators &best();
 const char *runnable_names();
 const char *known_names();
 
-// Run `call`; memory that runs out becomes a status.
+// Run `call`; memory or threads that run out become a status.
 template <typename Call>
 int guarded(Call call) {
     try {
         return call();
     } catch (const std::bad_alloc &) {
         return fail(RADBOX_OUT_OF_MEMORY, "expected enough memory for the kernels, got none");
+    } catch (const std::system_error &error) {
+        return fail(RADBOX_OUT_OF_MEMORY, "expected the system to give the kernels their threads, got: %s", error.what());
     }
 }
 

@@ -253,6 +253,12 @@ void threads() {
         EXPECT(logits_of(sleepy.get(), picture, 20) == expected);
         std::this_thread::sleep_for(std::chrono::milliseconds(2));  // long enough for the workers to fall asleep
     }
+    // Workers on their way to sleep when the next stage opens: a wake-up that is lost ends in a wait without end.
+    const Floats begun = logits_of(made(weights, 1).get(), picture, 2);
+    for (int round = 0; round < 200; ++round) {
+        EXPECT(logits_of(sleepy.get(), picture, 2) == begun);
+        std::this_thread::sleep_for(std::chrono::microseconds(round % 10 * 20));
+    }
     for (int round = 0; round < 8; ++round) made(weights, 3);  // ended before they have begun
     Floats found[2];
     std::thread both[2];

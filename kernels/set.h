@@ -17,6 +17,7 @@ const Operators RADBOX_JOIN(RADBOX_SET, _operators) = {
     layer_norm_rows,
     linear_rows,
     gelu_tanh_all,
+    swiglu_all,
     self_attention_step,
     gated_cross_attention,
     gaussian_blur_f32_reference,

@@ -134,8 +134,9 @@ private:
         float most[kGreatestBatch];
         for (int64_t slot = 0; slot < slots(); slot += step) {
             const Image &seen = *sequence(slot).image;
-            scores_of(sizes_, image(slot), seen.tokens, queries_ + slot, step, seen.bias + layer_ * seen.padded_tokens,
-                      scratch_.scores + slot, most + slot);
+            if (!scores_of(sizes_, image(slot), seen.tokens, queries_ + slot, step,
+                           seen.bias + layer_ * seen.padded_tokens, scratch_.scores + slot, most + slot))
+                failures = kNotFinite;
         }
         for (int64_t slot = 0; slot < slots(); ++slot) {
             const Image &seen = *sequence(slot).image;
@@ -167,8 +168,8 @@ private:
         bool finite = true;
         float most[kGreatestBatch];
         for (int64_t slot = 0; slot < slots(); ++slot)
-            scores_of(sizes_, text(slot), sequence(slot).length + 1, queries_ + slot, 1, nullptr, scratch_.scores + slot,
-                      most + slot);
+            finite = scores_of(sizes_, text(slot), sequence(slot).length + 1, queries_ + slot, 1, nullptr,
+                               scratch_.scores + slot, most + slot) && finite;
         for (int64_t slot = 0; slot < slots(); ++slot)
             finite = share_text(text(slot), sequence(slot).length + 1, most[slot], scratch_.scores[slot],
                                 scratch_.shares[slot]) && finite;
@@ -246,24 +247,25 @@ inline void run_step(const StepPlan &plan, Stage stage, int64_t layer, int64_t f
     const Activation *a[kGreatestBatch];
     input_pointers(plan, scratch, a);
     if (stage == kAttend) return attend(plan, layer, first, last, scratch);
-    I greatest_logit = every(int32_t{0});
+    I greatest_output = every(int32_t{0});  // where what follows would hide an overflow: before GELU, and at the end
     for (int64_t item = first; item < last; ++item) switch (stage) {
             case kAttend: break;
             case kOut: add_product(plan, weights.out, a, item); break;
             case kUp:
                 block_product(weights.up, item, a, plan.count, [&](int64_t b, int64_t row, F values) {
+                    greatest_output = greater(greatest_output, bits(values) & every(kMagnitude));
                     store(plan.sequences[b]->hidden + row, gelu_tanh(values));
                 });
                 break;
             case kDown: add_product(plan, weights.down, a, item); break;
             case kHead:
                 block_product(plan.head, item, a, plan.count, [&](int64_t b, int64_t row, F values) {
-                    greatest_logit = greater(greatest_logit, bits(values) & every(kMagnitude));
+                    greatest_output = greater(greatest_output, bits(values) & every(kMagnitude));
                     store(plan.sequences[b]->logits + row, values);
                 });
                 break;
         }
-    if (greatest(greatest_logit) >= kInfinityBits) report(plan.failures, kNotFinite);
+    if (greatest(greatest_output) >= kInfinityBits) report(plan.failures, kNotFinite);
 }
 
 // Up to eight image tokens, from row `first` on: through `matrix` into rows of `padded_width` or to `finish`.

@@ -22,6 +22,7 @@ struct Operators {
     int (*linear_f32)(const float *x, const float *weight, const float *bias, int64_t rows, int64_t inputs,
                       int64_t outputs, float *y);
     int (*gelu_tanh_f32)(const float *x, int64_t count, float *y);
+    int (*swiglu_f32)(const float *gate, const float *up, int64_t count, float *y);
     // `scores`: scratch of `positions` (self) or `image_tokens` (cross) floats, so that a step allocates nothing.
     int (*self_attention_step_f32)(const float *query, const float *key, const float *value, float *cache_keys,
                                    float *cache_values, int64_t position, int64_t width, int64_t heads, float *scores,

@@ -98,6 +98,13 @@ inline F gelu_tanh(F x) {
     return where_less(every(88.0f), inner, every(0.0f), y);  // so far out the power has stopped growing
 }
 
+// x sigma(x) = x / (1 + e^-x)
+inline F swish(F x) {
+    const F negative = every(0.0f) - x;
+    const F y = x / (power(greater(lesser(negative, every(88.0f)), every(-87.0f))) + every(1.0f));
+    return where_less(every(88.0f), negative, every(0.0f), y);
+}
+
 // tanh x = 1 - 2 / (e^2x + 1); NaN stays NaN.
 inline float hyperbolic_tangent(float x) {
     alignas(64) float lanes[16];
@@ -146,7 +153,8 @@ inline int32_t layer_norm(const float *x, const float *weight, const float *bias
         squares = fused(centred, centred, squares);
     });
     const float rest = sum(sums) * share, variance = sum(squares) * share - rest * rest;
-    const float inverse = 1.0f / sqrtf((variance > 0.0f ? variance : 0.0f) + epsilon * shrink * shrink);
+    const float spread = (variance > 0.0f ? variance : 0.0f) + epsilon * shrink * shrink;
+    const float inverse = spread > 0.0f ? 1.0f / sqrtf(spread) : 0.0f;  // equal numbers so great that epsilon vanishes
     most = every(int32_t{0});
     over(width, [&](int64_t i, auto part) {
         const F centred = fused(part.from(x + i), every(shrink), every(-first_mean)) - every(rest);

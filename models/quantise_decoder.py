@@ -81,9 +81,9 @@ def by_gptq(config: DecoderConfig, weights: Weights, inputs: dict[str, np.ndarra
     return QuantisedWeights({n: a for n, a in weights.items() if n not in matrices}, matrices)
 
 
-def as_tensors(quantised: QuantisedWeights) -> Weights:
+def as_tensors(quantised: QuantisedWeights) -> dict[str, Any]:
     """The form of `edge.reading.ops.quantised.from_tensors`."""
-    tensors = dict(quantised.floats)
+    tensors: dict[str, Any] = dict(quantised.floats)
     for name, matrix in quantised.matrices.items():
         tensors[name], tensors[f"{name}_scale"] = matrix.values, np.asarray(matrix.scales)
     return tensors

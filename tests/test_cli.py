@@ -23,7 +23,23 @@ from edge.simulate.echo import echo
 from edge.toml import load_toml
 
 SIMULATED = ("receive", "worker", "web", "care")  # the simulated box has no broker, panel or grabber
-COMMANDS = ("up", "read", "simulate", "doctor", "bench", "selftest", "update", "fsck", "backup", "restore", *SERVICES)
+COMMANDS = (
+    *(
+        "up",
+        "read",
+        "simulate",
+        "doctor",
+        "bench",
+        "selftest",
+        "update",
+        "fsck",
+        "backup",
+        "restore",
+        "board",
+        "engine",
+    ),
+    *SERVICES,
+)
 
 
 def radbox(*arguments: object) -> subprocess.Popen[str]:

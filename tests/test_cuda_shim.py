@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
 
 from edge.errors import BackendError
-from edge.reading.backends.cuda_decoder import CudaKernels, CudaSession
+from edge.reading.backends.cuda_decoder import CudaSession
+from edge.reading.backends.cuda_kernels import CudaKernels, GuardedKernels
 from edge.reading.decoder import Decoder, DecoderConfig
-from edge.reading.ops import Kernels, load_kernels, reference
+from edge.reading.ops import load_kernels, reference
+from edge.reading.ops.native import NativeKernels
+from edge.reading.ops.shape import DecoderShape
 from tools.cuda.cases import all_cases
 from tools.cuda.decoder_cases import BOX, SMALL, as_stored, decode, random_weights
 from tools.cuda.rig import Rig
@@ -160,30 +162,41 @@ class _Say:
         return state == len(self._tokens)
 
 
-def test_whole_decoder_runs_on_cuda_kernels(rig):
+@pytest.fixture
+def guarded(rig) -> GuardedKernels:
+    return GuardedKernels(NativeKernels(), CudaKernels(rig.device, rig.kernels))
+
+
+IMAGE = (
+    np.random.default_rng(4).standard_normal((16, 128)).astype(np.float32),
+    np.abs(np.random.default_rng(3).standard_normal((3, 4, 4))).astype(np.float32),
+)
+SAID = (4, 18, 23, 28, 2)
+
+
+def test_whole_decoder_runs_on_the_gpu(guarded):
     config, weights = DecoderConfig(), random_weights(BOX)
-    said = (4, 18, 23, 28, 2)
-    masks = np.abs(np.random.default_rng(3).standard_normal((3, 4, 4))).astype(np.float32)
-    tokens = np.random.default_rng(4).standard_normal((16, 128)).astype(np.float32)
-    gpu = Decoder(config, BOX, weights, cast(Kernels, CudaKernels(rig.device, rig.kernels)))
-    got = gpu.generate(tokens, masks, _Say(said))
-    expected = Decoder(config, BOX, as_stored(weights, "f16"), load_kernels("numpy")).generate(
-        tokens, masks, _Say(said)
-    )
-    assert gpu.kernels == "cuda-f16"
-    assert got.tokens == expected.tokens == (1, *said)
+    gpu = Decoder(config, BOX, weights, guarded)
+    got = gpu.generate(*IMAGE, _Say(SAID))
+    expected = Decoder(config, BOX, as_stored(weights, "f16"), load_kernels("numpy")).generate(*IMAGE, _Say(SAID))
+    assert (gpu.kernels, gpu.fault) == ("cuda", "")
+    assert got.tokens == expected.tokens == (1, *SAID)
+    np.testing.assert_allclose(got.log_probabilities, expected.log_probabilities, atol=1e-3)
     np.testing.assert_allclose(got.cross_attention[1], expected.cross_attention[1], atol=1e-3)
 
 
 def test_bench_writes_its_figures_and_says_that_torch_is_absent(tmp_path, root):
     out = tmp_path / "bench.json"
     command = [sys.executable, "-m", "tools.cuda.bench", "--driver", "shim", "--sizes", "tiny"]
-    command += ["--tokens", "2", "--rounds", "1", "--out", str(out)]
+    command += ["--tokens", "2", "--rounds", "1", "--cases", "decoder-small", "--out", str(out)]
     subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=100)
     report = json.loads(out.read_text())
-    assert report["numerics"] == {"cases": len(CASES) + 4, "failures": {}}
+    assert report["numerics"] == {"shim": {"cases": 2, "failures": {}}}
     assert report["sizes"]["tiny"]["figures"]["ours i8 graph"]["bytes_per_token"] > 0
     assert report["sizes"]["tiny"]["torch"].startswith("absent")
+    lines = out.with_suffix(".md").read_text().splitlines()
+    assert "Checked through shim: 2 cases, all right." in lines
+    assert sum(line.startswith("| tiny | ours") for line in lines) == 6
 
 
 def test_bench_without_a_gpu_says_so(root):
@@ -192,3 +205,9 @@ def test_bench_without_a_gpu_says_so(root):
     done = subprocess.run([root / "tools" / "bench_cuda"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("bench_cuda: cuda.")
+
+
+def test_vocabulary_of_8192_and_400_image_tokens(rig):
+    """The issue's greatest sizes in one step: 1024 blocks of the head, 7 slices of keys, a last one of 16."""
+    shape = DecoderShape(vocabulary=8192, width=64, layers=1, heads=1, ffn=64, positions=2, channels=64)
+    decode(rig.device, rig.kernels, shape, "i8", (400,))

@@ -11,7 +11,7 @@ import pytest
 
 from edge.reading.ops.shape import DecoderShape
 from tools.decoder_bench import main as bench
-from tools.decoder_bench.ours import Ours, generated_tokens_per_s
+from tools.decoder_bench.ours import Beams, Ours, generated_tokens_per_s
 from tools.decoder_bench.sampling import measure
 from tools.decoder_bench.sizes import SIZES, Size, bytes_per_token, random_model, weights_per_token
 
@@ -46,6 +46,22 @@ def test_our_contestant_goes_back_to_the_same_tokens(precision):
         logits.append(ours.logits.copy())
     np.testing.assert_array_equal(logits[0], logits[1])
     assert generated_tokens_per_s(ours, random_model(TINY)) > 0
+
+
+def test_beams_go_back_to_the_same_tokens_and_leave_the_timed_sequence_alone():
+    ours = Ours(random_model(TINY), "q8", 1)
+    ours.rewind()
+    beams, found = Beams(ours, 4), []
+    for _ in range(2):
+        beams.rewind()
+        beams.token()
+        found.append(beams._logits.copy())
+    np.testing.assert_array_equal(found[0], found[1])
+    ours.token()
+    alone = ours.logits.copy()
+    ours.rewind()
+    ours.token()
+    np.testing.assert_array_equal(ours.logits, alone)
 
 
 def test_a_preempted_token_is_no_sample(monkeypatch):

@@ -259,6 +259,9 @@ def test_a_lost_backend_counts_only_if_the_board_prefers_it() -> None:
         return fact(escalation={"at_work": at_work, "order": ["a", "b", "c"], "backend": backend})
 
     assert [one.subject for one in lasting(healthy(**escalation("b", a=True, c=True)))] == ["a"]
+    building = {"a": {"lost": True, "code": "backend.not-built"}}
+    facts = fact(escalation={"at_work": "b", "order": ["a", "b"], "backend": building})
+    assert lasting(healthy(**facts)) == [], "an engine that is being built is not lost"
     assert lasting(healthy(**escalation("a", a=False, b=True))) == []
     assert lasting(healthy(**escalation("", a=True))) == [], "the worker says that the AI is paused"
     degraded = service(row("worker", "degraded", "backend.absent"))

@@ -43,6 +43,19 @@ def test_the_environment_that_forces_a_slower_set_is_named(monkeypatch):
         assert "RADBOX_KERNELS" in check.message
 
 
+@pytest.mark.parametrize("place", ["board", "environment"])
+def test_a_set_for_another_cpu_is_a_warning_that_says_what_to_do(monkeypatch, place):
+    monkeypatch.delenv("RADBOX_KERNELS", raising=False)
+    foreign = sorted(set(NativeKernels().known()) - set(NativeKernels().runnable()))[0]
+    if place == "environment":
+        monkeypatch.setenv("RADBOX_KERNELS", foreign)
+    check = _kernels(board(foreign if place == "board" else "auto"))
+    assert (check.verdict, check.code) == ("warn", "doctor.kernels")
+    assert f"reference operators loaded in place of {foreign}" in check.message
+    assert NativeKernels().runnable()[0] in check.message
+    assert "unset RADBOX_KERNELS" in check.message
+
+
 def test_a_cpu_without_any_fast_set_is_a_warning(monkeypatch):
     monkeypatch.setattr(NativeKernels, "runnable", lambda self: ("reference",))
     check = _kernels(board("reference"))

@@ -315,8 +315,26 @@ def test_the_choice_of_kernels(native, monkeypatch):
         with pytest.raises(
             BackendError, match=rf'that this CPU runs \(.*reference\), got "{name}", which need'
         ) as caught:
-            load_kernels(name)
+            NativeKernels(name)
         assert caught.value.code == "kernels.unsupported"
+
+
+def test_a_set_for_another_cpu_is_replaced_by_the_reference_and_named(built, monkeypatch, caplog):
+    """A board file, or an environment, that came from another box."""
+    monkeypatch.delenv("RADBOX_KERNELS", raising=False)
+    foreign = sorted(set(NativeKernels().known()) - set(NativeKernels().runnable()))[0]
+    for choice, environment in ((foreign, None), ("auto", foreign)):
+        if environment:
+            monkeypatch.setenv("RADBOX_KERNELS", environment)
+        caplog.clear()
+        kernels = load_kernels(choice)
+        assert isinstance(kernels, NativeKernels)
+        assert (kernels.name, kernels.refused) == ("reference", foreign)
+        assert foreign in caplog.text
+    monkeypatch.delenv("RADBOX_KERNELS")
+    kernels = load_kernels("auto")
+    assert isinstance(kernels, NativeKernels)
+    assert kernels.refused == ""
 
 
 def test_the_environment_forces_the_kernels(native, root):

@@ -44,6 +44,7 @@ def document(tmp_path: Path) -> dict[str, Any]:
         (folder / "METADATA").write_text(f"Name: {name}\nVersion: {version}\nSummary: one\n{words}\n")
     (site / "edge").mkdir()
     (site / "edge" / "libradbox_kernels.so").write_bytes(b"kernels")
+    (site / "edge" / "libradbox_tflite.so").write_bytes(b"delegate")
     (site / "opencv_python_headless.libs").mkdir()
     (site / "opencv_python_headless.libs" / "libavcodec-1234.so.62").write_bytes(b"ffmpeg")
     (tmp_path / "package/opt/radbox/models").mkdir()

@@ -165,6 +165,7 @@ class ObedientReader:
         manifest = type("Manifest", (), {"id": "obedient", "version": slot[:12]})
         self.bundle = type("Bundle", (), {"manifest": manifest})
         self.encoder = type("Encoder", (), {"name": "obedient"})
+        self.decoder_fault: str = rules.get("decoder_fault", "")
         self._slot = slot
         self._stage_s = rules.get("stage_s", 0.0) if slot[0] == rules.get("slow", slot[0]) else 0.0
         self._harmless = slot[0] == rules.get("harmless", "")  # a model that no picture can harm

@@ -26,6 +26,7 @@ from starlette.routing import Route
 
 from edge.board import Board
 from edge.desk import overlay, report_view, views
+from edge.desk.bench_pages import BenchPages
 from edge.desk.grabber_pages import GrabberPages
 from edge.desk.health_pages import HealthPages
 from edge.desk.issue_pages import IssuePages
@@ -88,6 +89,7 @@ def create_app(board: Board) -> Starlette:
             *desk.grabber.routes(),
             *desk.network.routes(),
             *desk.software.routes(),
+            *desk.bench.routes(),
         ],
         middleware=[Middleware(Shield, host=board.web.host, error_page=desk.error)],
         exception_handlers={HTTPException: desk.http_error},
@@ -111,6 +113,7 @@ class Desk:
         self.grabber = GrabberPages(self)
         self.network = NetworkPages(self)
         self.software = SbomPages(self)
+        self.bench = BenchPages(self)
         self.last_instance = lru_cache(maxsize=1024)(self._last_instance)
         self.assets = {name: (PAGES / name).read_bytes() for name in ASSETS}
         self.templates = jinja2.Environment(

@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterable
 
 from edge.board import Board
 from edge.bundle import Bundle
-from edge.errors import BackendError, StorageError
+from edge.errors import BackendError, BundleError, StorageError
 from edge.reading import escalation
 from edge.reading.backends import Probe
 from edge.reading.backends.setup import board_setup
+from edge.reading.backends.tensorrt import NOT_BUILT
+from edge.reading.backends.tensorrt_background import Building
 from edge.reading.escalation import Escalation, Step
 from edge.reading.notes import Death
 from edge.reading.patience import Patience
 from edge.reading.voice import Voice
+from edge.slots import Slots
 from edge.store import Store, boot_id
 
 FACT = "escalation"
@@ -45,7 +48,9 @@ class Accelerators:
         self._clock = clock
         self._good = 0
         self._probe: Probe | None = None
+        self._building: Building | None = None
         self._state = self._kept()
+        self._unbuilt = next((name for name in self._names if self._state.of(name).code == NOT_BUILT), "")
 
     def _kept(self) -> Escalation:
         """What earlier workers of this boot left."""
@@ -94,12 +99,20 @@ class Accelerators:
     def none_opened(self, refusals: Iterable[tuple[str, BackendError]]) -> None:
         """No backend runs any model of this box."""
         self._refuse(refusals)
+        if self._unbuilt or self._building is not None:
+            slots = Slots(self._board.data_dir, self._board.worker.bundle)
+            try:
+                self._tend_building(slots.open(slots.read().active))
+            except BundleError as error:
+                _log.error("%s: no engine is built for a model that cannot be opened", error.code)
 
     def _refuse(self, refusals: Iterable[tuple[str, BackendError]]) -> None:
         state = self._state
         for name, error in refusals:
             if not state.of(name).lost:
                 self._voice.event("backend.set-aside", f"{name} cannot read: {error.message}")
+            if error.code == NOT_BUILT and self._building is None:
+                self._unbuilt = name
             state = escalation.refused(state, name, error.code, error.message, *self._when())
         self._keep(state)
 
@@ -152,8 +165,11 @@ class Accelerators:
 
     def look(self, bundle: Bundle) -> bool:
         """Between studies: try a lost backend that the board prefers. True when one was found again: open it."""
+        self._tend_building(bundle)
         if self._probe is None:
-            due = self._state.due(self._state.preferred(self._names), self._clock())
+            built = self._building.name if self._building else ""
+            names = [name for name in self._state.preferred(self._names) if name != built]
+            due = self._state.due(names, self._clock())
             if due:
                 self._probe = self._start_probe(due[0], bundle)
             return False
@@ -169,6 +185,20 @@ class Accelerators:
         self._voice.event("backend.found-again", f"{name} works again: the box goes back to it.")
         return True
 
+    def _tend_building(self, bundle: Bundle) -> None:
+        """Build what a backend waits for, beside the reading; once it is there that backend is tried at once."""
+        if self._building is None:
+            if self._unbuilt:
+                self._building = Building(self._unbuilt, bundle, board_setup(self._board))
+                self._voice.event("engine.build-started", f"The engine for {self._unbuilt} is being built.")
+                self._unbuilt = ""
+        elif self._building.ended():
+            name, (well, message) = self._building.name, self._building.result()
+            self._building = None
+            self._voice.event("engine.built" if well else "engine.not-built", f"{name}: {message}")
+            if well:
+                self._keep(escalation.due_now(self._state, self._clock()))
+
     def _start_probe(self, name: str, bundle: Bundle) -> Probe:
         return Probe(name, bundle, board_setup(self._board), self._patience.probe_timeout_s)
 
@@ -176,7 +206,10 @@ class Accelerators:
         return self._clock(), self._patience.probe_pause_s
 
     def close(self) -> None:
-        """End a child that is still trying."""
+        """End the children that are still at it."""
+        if self._building is not None:
+            self._building.stop()
+            self._building = None
         if self._probe is not None:
             self._probe.kill()
             self._probe = None

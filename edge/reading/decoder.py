@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import BackendError, BundleError
-from edge.reading.ops import Kernels, Session, load_kernels
+from edge.reading.ops import Guarded, Kernels, Session, WholeSession, load_kernels
 from edge.reading.ops.arrays import BAD_ARGUMENT, F32, describe
 from edge.reading.ops.automaton import Automaton, compiled
-from edge.reading.ops.native_session import NativeSession
 from edge.reading.ops.quantised import PRECISIONS, QuantisedWeights, from_tensors, holds_quantised
 from edge.reading.ops.reference_quantised import dequantised, quantise_decoder
 from edge.reading.ops.shape import DecoderShape
@@ -112,7 +111,6 @@ class Decoder:
         threads: int = 1,
     ) -> None:
         self.config = config
-        self.kernels = kernels.name
         self._shape, self._weights, self._kernels = shape, weights, kernels
         self._session: Session
         if isinstance(weights, QuantisedWeights):
@@ -134,7 +132,7 @@ class Decoder:
         """Check every weight's name, dtype, shape and finiteness, then hand them to the kernels.
 
         weights: all f32, or quantised before they were shipped (edge.reading.ops.quantised.from_tensors). kernels:
-        "auto", "numpy" or "reference" (edge.reading.ops.load_kernels). precision: what f32 weights are rounded to,
+        one of edge.reading.ops.CHOICES. precision: what f32 weights are rounded to,
         "q8" or "q4"; None leaves them as they are. threads: of a quantised decoder, 1 to 16; no result depends on them.
         Raises BundleError on the weights, BackendError or ConfigError on the kernels.
         """
@@ -152,6 +150,16 @@ class Decoder:
         rounded = quantise_decoder(shape, checked, precision)
         return cls(config, shape, rounded, load_kernels(kernels), threads=threads)
 
+    @property
+    def kernels(self) -> str:
+        """The set of operators that computes."""
+        return self._kernels.name
+
+    @property
+    def fault(self) -> str:
+        """Why the CPU computes in place of the accelerator that the board names; "" where all is as it should be."""
+        return self._kernels.fault if isinstance(self._kernels, Guarded) else ""
+
     def generate(
         self, tokens: F32, masks: F32, grammar: TokenGrammar[State], *, keep_attention: bool = True
     ) -> Generated:
@@ -162,9 +170,8 @@ class Decoder:
         `decoder.too-long` (positions used up before <eos>), `kernels.*` (shapes, NaN).
         """
         self._session.begin(*self._image(tokens, masks))
-        automaton = self._automaton(grammar)
-        if automaton is not None:
-            return self._generate_at_once(automaton, keep_attention)
+        if isinstance(self._session, WholeSession) and (automaton := self._automaton(grammar)):
+            return self._generate_at_once(self._session, automaton, keep_attention)
         said, logs, maps = [BOS], [0.0], {}
         state = grammar.start()
         while not grammar.ended(state):
@@ -187,14 +194,12 @@ class Decoder:
 
     def _automaton(self, grammar: TokenGrammar[State]) -> Automaton | None:
         """The grammar as tables, kept for the next image; None where only the loop over tokens will do."""
-        if not isinstance(self._session, NativeSession):
-            return None
         if self._compiled[0] is not grammar:
             self._compiled = (grammar, compiled(grammar))
         return self._compiled[1]
 
-    def _generate_at_once(self, automaton: Automaton, keep_attention: bool) -> Generated:
-        said = cast(NativeSession, self._session).generate(automaton, BOS, keep_attention=keep_attention)
+    def _generate_at_once(self, session: WholeSession, automaton: Automaton, keep_attention: bool) -> Generated:
+        said = session.generate(automaton, BOS, keep_attention=keep_attention)
         if not said.ended:
             raise self._too_long()
         tokens = said.tokens.tolist()

@@ -20,6 +20,7 @@ from edge.service import Stop, notify
 
 AGAIN = "The box tries again by itself."
 NO_BACKEND = "backend.none"
+DECODER = "worker.decoder-on-cpu"
 _log = logging.getLogger("worker")
 
 
@@ -54,6 +55,7 @@ class Opener:
         self._accelerators = accelerators
         self._patience = patience
         self._refusals: list[tuple[str, BackendError]] = []
+        self._decoder_fault = ""
 
     def open(self, load: Load) -> Reader | None:
         """The reader, or None with the reason on the page."""
@@ -109,9 +111,24 @@ class Opener:
         again = f" {AGAIN}" if code == NO_BACKEND else ""
         self._voice.say("paused", code, f"{PAUSED} {reason}{again}")
 
+    def look(self, reader: Reader) -> None:
+        """After a study: say so when the decoder has lost its accelerator meanwhile."""
+        if reader.decoder_fault != self._decoder_fault:
+            self._note_decoder(reader)
+            self._say_decoder(reader)
+
+    def _note_decoder(self, reader: Reader) -> None:
+        self._decoder_fault = reader.decoder_fault
+        if reader.decoder_fault:
+            self._voice.event(DECODER, reader.decoder_fault)
+
+    def _say_decoder(self, reader: Reader) -> None:
+        self._voice.say("degraded", DECODER, f"{reader.decoder_fault} Drafts are made, more slowly.")
+
     def _tell(self, loaded: Loaded) -> None:
         reader, model = loaded.reader, spoken_name(loaded.reader.bundle)
         backend, fault = reader.encoder.name, self._accelerators.fault()
+        self._note_decoder(reader)
         if loaded.slots_passed_over:
             reason = loaded.slots_passed_over[0][1]
             message = f"Running on the earlier model {model}. {reason.message}"
@@ -119,6 +136,8 @@ class Opener:
         elif fault:
             message = f"Running on {backend}, not on {fault[0]}: {fault[1]} {AGAIN}"
             self._voice.say("degraded", "worker.other-backend", message)
+        elif reader.decoder_fault:
+            self._say_decoder(reader)
         else:
             self._voice.say("ok", "worker.ready", f"Reading with {backend}, model {model}.")
         _log.info("reading with %s, model %s", backend, model)

@@ -81,6 +81,11 @@ class Reader:
         self._decoder = Decoder.load(config, weights, how.kernels, precision=rounded, threads=how.threads)
         self._grammar = Grammar(spec.vocabulary, bundle.findings, self.graph)
 
+    @property
+    def decoder_fault(self) -> str:
+        """Why the CPU decodes in place of the accelerator that the board names; "" where all is as it should be."""
+        return f"The CPU decodes ({self._decoder.kernels}): {fault}" if (fault := self._decoder.fault) else ""
+
     def read(self, study: Study, on_stage: Callable[[str], None] = _no_stage) -> Reading:
         """Read every image of `study` that the gate lets through, as one report."""
         seen: list[_Seen] = []

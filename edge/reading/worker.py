@@ -237,6 +237,7 @@ class _Worker:
         self._at_rest()
         _log.info("study %d read in %.2f s", claimed.study_key, timings_s["total"])
         self._notes.settled()
+        self._opener.look(reader)
         if ON_BACKEND in timings_s:
             self._accelerators.read_well(reader.encoder.name)
         return True

@@ -21,7 +21,7 @@ PYCUDA: Names = {
         *("memcpy_htod_async", "memcpy_dtoh_async", "module_from_buffer"),
     ),
     "Device": ("retain_primary_context", "name", "compute_capability"),
-    "Context": ("push", "pop"),
+    "Context": ("push", "detach"),
     "Stream": ("handle", "synchronize"),
     "DeviceAllocation": ("free", "__int__"),
     "Module": ("get_function",),
@@ -33,7 +33,7 @@ CUDA_CORE: Names = {
     "Device": ("set_current", "create_stream", "compute_capability", "name", "allocate"),
     "Stream": ("handle", "sync", "record", "close"),
     "Buffer": ("from_handle", "handle", "copy_from", "copy_to", "close"),
-    "ObjectCode": ("from_cubin", "from_fatbin", "from_ptx", "get_kernel"),
+    "ObjectCode": ("from_cubin", "from_fatbin", "from_ptx", "get_kernel", "handle"),
     "LegacyPinnedMemoryResource": ("allocate",),
     "Event": ("__sub__",),
 }

@@ -1,10 +1,12 @@
-"""Our kernels on a GPU: correct against numpy, then their speed against PyTorch at the same shapes. One JSON file.
+"""Our kernels on a GPU: correct against numpy, then their speed against PyTorch at the same shapes. JSON and a table.
 
-    tools/bench_cuda [--out FILE] [--driver pycuda|cuda-core] [--sizes S,M,box] [--tokens 64] [--rounds 30]
+    tools/bench_cuda [--out FILE] [--driver pycuda|cuda-core] [--sizes S,M,box] [--rounds 30] [--seconds 300]
 
-Builds what it needs: the kernels with nvcc, else with NVRTC, else after fetching the compilers' wheels. Competitors
-take turns within each round; a figure is the median over rounds of the GPU time of `tokens` steps. Weights are random:
-this is about speed. Without torch the peers are left out and the file says so. `--driver shim`: numerics on this CPU.
+Builds what it needs: the kernels, with the oldest compiler here that knows the GPU, else after fetching NVRTC. Numbers
+are checked through every package that opens the GPU, speed is taken through the first. Competitors take turns within
+each round; a figure is the median over rounds of the GPU time of 64 steps; rounds end early when --seconds are over.
+Weights are random: this is about speed. Without torch the peers are left out and the file says so. `--driver shim`:
+numerics on this CPU. Writes FILE (build/bench_cuda.json) and the same name with .md.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import importlib.util
 import json
 import platform
 import random as shuffling
+import re
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,15 +30,16 @@ from typing import Any
 import tools.cuda.bare  # noqa: F401  (first: a GPU machine need not have the box's own packages)
 from edge.errors import BackendError
 from edge.reading.backends.cuda_decoder import CudaSession
-from edge.reading.backends.cuda_device import DRIVERS, CudaDevice, Kernels, open_device, read_image
+from edge.reading.backends.cuda_device import DRIVERS, CudaDevice, Kernels, open_device
+from edge.reading.backends.cuda_image import load_images
 from edge.reading.backends.cuda_weights import STORAGE_TYPES, Storage
 from edge.reading.ops.arrays import F32
 from edge.reading.ops.shape import DecoderShape
 from tools.cuda import toolkit
+from tools.cuda.bench_table import table
 from tools.cuda.cases import all_cases
-from tools.cuda.compile import OUT, PTX_TARGET, SOURCE, nvcc
+from tools.cuda.compile import OUT, PTX_TARGET, TARGETS, build, found_compilers
 from tools.cuda.decoder_cases import BOX, SMALL, decode, random_weights
-from tools.cuda.nvrtc import Nvrtc
 from tools.cuda.rig import Rig, random
 from tools.cuda.torch_peer import TorchDecoder
 
@@ -56,29 +61,45 @@ class Entry:
     seconds: list[float]
 
 
-def image_for(device: CudaDevice) -> bytes:
-    """The kernels for this GPU, compiled now."""
+def load_kernels(device: CudaDevice) -> tuple[Kernels, str]:
+    """The kernels for this GPU, compiled now, and by what. Raises BackendError `cuda.no-image`, `cuda.bad-image`."""
     major, minor = device.facts.capability
     target = f"sm_{major}{minor}"
-    if not toolkit.compilers() and not toolkit.nvrtc_libraries():
-        toolkit.install()
     OUT.mkdir(parents=True, exist_ok=True)
-    if found := toolkit.compilers():
-        nvcc(found[0], target, OUT / f"radbox_{target}.cubin")
-        nvcc(found[0], PTX_TARGET, OUT / "radbox.ptx")
-    else:
-        compiled = Nvrtc(toolkit.nvrtc_libraries()[0]).compile(SOURCE, "cuda.cu", target)
-        (OUT / f"radbox_{target}.cubin").write_bytes(compiled)
-    return read_image(OUT, device.facts.capability)
+    if not found_compilers(OUT):
+        try:
+            toolkit.install()
+        except subprocess.CalledProcessError:
+            print("bench_cuda: no compiler here and none could be fetched; an earlier build is used", file=sys.stderr)
+    able = [c for c in found_compilers(OUT) if c.release >= TARGETS.get(target, c.release)]
+    known = {target: TARGETS.get(target, (0, 0)), PTX_TARGET: TARGETS[PTX_TARGET]}
+    for fault in build(able, OUT, known):
+        print(f"bench_cuda: {fault}", file=sys.stderr)
+    kernels, image = load_images(device, OUT)
+    return kernels, f"{image} by {able[0].name if able else 'an earlier build'}"
 
 
-def numerics(device: CudaDevice, kernels: Kernels) -> dict[str, Any]:
-    """Every case; the failures by name."""
+def open_every(chosen: str | None) -> list[CudaDevice]:
+    """The GPU through each package that opens it, or through the chosen one. Raises BackendError when there is none."""
+    if chosen is not None:
+        return [open_device((chosen,))]
+    opened = []
+    for name in DRIVERS:
+        try:
+            opened.append(open_device((name,)))
+        except BackendError as error:
+            print(f"bench_cuda: {error.code}: {error.message}", file=sys.stderr)
+    return opened or [open_device()]
+
+
+def numerics(device: CudaDevice, kernels: Kernels, pattern: str) -> dict[str, Any]:
+    """Every case whose name has `pattern`; the failures by name."""
     rig, failures = Rig(device, kernels), {}
     cases = all_cases()
     for storage in STORAGE_TYPES:
         for name, shape, tokens in (("small", SMALL, (1, 67)), ("box", BOX, (256,))):
             cases[f"decoder-{name}-{storage}"] = _decoder_case(device, kernels, shape, storage, tokens)
+    cases = {name: case for name, case in cases.items() if re.search(pattern, name)}
     for name, case in cases.items():
         try:
             case(rig)
@@ -162,8 +183,9 @@ def torch_module() -> Any:
     return torch if torch.cuda.is_available() else None
 
 
-def speed(device: CudaDevice, kernels: Kernels, size: str, tokens: int, rounds: int) -> dict[str, Any]:
-    """Medians of every competitor at one size."""
+def speed(device: CudaDevice, kernels: Kernels, size: str, tokens: int, rounds: int, limit_s: float) -> dict[str, Any]:
+    """Medians of every competitor at one size, from as many rounds as fit the time, at least one."""
+    end_s = time.monotonic() + limit_s
     shape, n = SIZES[size]
     tokens = min(tokens, shape.positions)
     image = random(1, n, shape.channels), abs(random(2, shape.layers, n))
@@ -185,12 +207,16 @@ def speed(device: CudaDevice, kernels: Kernels, size: str, tokens: int, rounds: 
                 step = peer.runner(graph=graph)
                 entries.append(Entry(name, partial(torch_seconds, torch, step, tokens), []))
     order = shuffling.Random(1)
+    done = 0
     for number in range(rounds + 2):
+        if done and time.monotonic() > end_s:
+            break
         order.shuffle(entries)
         for entry in entries:
             seconds = entry.run()
             if number >= 2:  # the first two warm up
                 entry.seconds.append(seconds)
+        done += number >= 2
     figures = {entry.name: _figures(entry, tokens) for entry in sorted(entries, key=lambda e: e.name)}
     for storage in STORAGE_TYPES:
         read = token_bytes(shape, n, storage)
@@ -201,6 +227,7 @@ def speed(device: CudaDevice, kernels: Kernels, size: str, tokens: int, rounds: 
         "shape": vars(shape),
         "image_tokens": n,
         "tokens": tokens,
+        "rounds": done,
         "figures": figures,
         "begin_seconds": {s: statistics.median(o.begin_s() for _ in range(5)) for s, o in ours.items()},
         "torch": torch.__version__ if torch is not None else "absent or without a GPU: no peers",
@@ -234,27 +261,46 @@ def _agreement(session: CudaSession, peer: TorchDecoder, image: tuple[F32, F32])
     return {"worst_normalised_difference": worst}
 
 
+def gpu_state() -> dict[str, str]:
+    """What nvidia-smi says of clocks, power and heat, where it is."""
+    wanted = "clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_throttle_reasons.active"
+    try:
+        command = ["nvidia-smi", f"--query-gpu={wanted}", "--format=csv,noheader"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return dict(zip(wanted.split(","), (word.strip() for word in said.splitlines()[0].split(",")), strict=False))
+
+
 def main() -> int:
-    """Exit 1 when a number is wrong; a slow kernel is only written down."""
+    """Exit 1 when a number is wrong, 2 without a GPU; a slow kernel is only written down."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--out", type=Path, default=toolkit.ROOT / "build" / "bench_cuda.json")
-    options.add_argument("--driver", choices=(*DRIVERS, "shim"), help="default: the first that finds a GPU")
+    options.add_argument("--driver", choices=(*DRIVERS, "shim"), help="default: each that opens the GPU")
     options.add_argument("--sizes", default="S,M,box")
     options.add_argument("--tokens", type=int, default=64)
     options.add_argument("--rounds", type=int, default=30)
+    options.add_argument("--seconds", type=float, default=300.0, help="for the speed of all sizes")
+    options.add_argument("--cases", default="", help="only the checks with this in their name")
     chosen = options.parse_args()
     try:
         if chosen.driver == "shim":
             shim = importlib.import_module("tools.cuda.shim_device")
-            device: CudaDevice = shim.open_shim(shim.build_shim())
-            kernels = device.load(b"")
+            devices: list[CudaDevice] = [shim.open_shim(shim.build_shim())]
+            loaded = [(devices[0].load(b""), "shim by g++")]
         else:
-            device = open_device((chosen.driver,) if chosen.driver else tuple(DRIVERS))
-            kernels = device.load(image_for(device))
+            devices = open_every(chosen.driver)
+            loaded = [load_kernels(device) for device in devices]
     except BackendError as error:
         print(f"bench_cuda: {error.code}: {error.message}", file=sys.stderr)
         return 2
-    correct = numerics(device, kernels)
+    checked = {
+        device.driver_name: numerics(device, kernels, chosen.cases)
+        for device, (kernels, _) in zip(devices, loaded, strict=True)
+    }
+    device, (kernels, image) = devices[0], loaded[0]
+    sizes = chosen.sizes.split(",")
+    share_s = chosen.seconds / len(sizes)
     report = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "device": device.facts.name,
@@ -262,15 +308,19 @@ def main() -> int:
         "cuda_driver": device.facts.driver_version,
         "driver": device.driver_name,
         "python": platform.python_version(),
-        "compiler": [compiler.version for compiler in toolkit.compilers()[:1]] or "NVRTC",
-        "numerics": correct,
-        "sizes": {size: speed(device, kernels, size, chosen.tokens, chosen.rounds) for size in chosen.sizes.split(",")},
+        "image": image,
+        "gpu_before": gpu_state(),
+        "numerics": checked,
+        "sizes": {s: speed(device, kernels, s, chosen.tokens, chosen.rounds, share_s) for s in sizes},
+        "gpu_after": gpu_state(),
     }
-    device.close()
+    for opened in reversed(devices):
+        opened.close()
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     chosen.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
-    return 1 if correct["failures"] else 0
+    chosen.out.with_suffix(".md").write_text(table(report))
+    print(table(report))
+    return 1 if any(one["failures"] for one in checked.values()) else 0
 
 
 if __name__ == "__main__":

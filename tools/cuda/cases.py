@@ -186,7 +186,7 @@ def all_cases() -> dict[str, Case]:
         for scale in (1e-30, 1e15):
             add(linear_add, storage, 9, 33, scale=scale)
         for after in ("store", "gelu"):
-            for rows, columns in ((1, 1), (30, 128), (9, 33), (3, 1031)):
+            for rows, columns in ((1, 1), (30, 128), (9, 33), (3, 1031), (17, 2048)):
                 add(norm_linear, storage, after, rows, columns)
         for scale in (1e-30, 1e15):
             add(norm_linear, storage, "store", 9, 33, scale=scale)
@@ -195,6 +195,7 @@ def all_cases() -> dict[str, Case]:
         for heads, dh, n, position in ((1, 1, 1, 0), (2, 16, 65, 1), (3, 11, 130, 2), (2, 32, 256, 4), (1, 64, 31, 0)):
             add(attend, storage, heads, dh, n, position)
         add(attend, storage, 2, 128, 67, 3)
+        add(attend, storage, 1, 64, 400, 7, positions=64)
         add(attend, storage, 2, 16, 65, 1, scale=30.0)
         add(attend, storage, 1, 32, 7, 63, positions=64, hidden="none")
         add(attention_maps, storage, 3, 32, 150)
@@ -213,7 +214,7 @@ def all_cases() -> dict[str, Case]:
     add(stored_overflow)
     for token, position, status in ((6, 4, OK), (0, 0, OK), (7, 0, 1), (-1, 0, 1), (0, 5, 6), (0, -1, 6)):
         add(embed, token, position, status)
-    for vocabulary, allowed in ((1, "all"), (30, "some"), (257, "some"), (1000, "all")):
+    for vocabulary, allowed in ((1, "all"), (30, "some"), (257, "some"), (1000, "all"), (8192, "some")):
         add(choose, vocabulary, allowed)
     for why in ("nothing", "nan", "before"):
         add(refuse_to_choose, why)

@@ -26,20 +26,28 @@ class Nvrtc:
         self.release = major.value, minor.value
         self.version = f"{major.value}.{minor.value}"
 
-    def compile(self, folder: Path, source: str, architecture: str) -> bytes:
-        """A cubin for sm_NN, PTX for compute_NN, of `source` in `folder`; the folder's headers are given by name."""
+    def compile(self, folder: Path, source: str, architecture: str) -> tuple[bytes, str]:
+        """A cubin for sm_NN, PTX for compute_NN, of `source` in `folder`, and the log with what ptxas said.
+
+        The folder's headers are given by name. Raises NvrtcError.
+        """
         headers = {path.name: path.read_bytes() for path in folder.glob("*.h")}
         program = c_void_p()
         texts = (c_char_p * len(headers))(*headers.values())
         names = (c_char_p * len(headers))(*(name.encode() for name in headers))
         text = (folder / source).read_bytes()
         self._check(self._nvrtc.nvrtcCreateProgram(byref(program), text, source.encode(), len(headers), texts, names))
-        options = (c_char_p * 2)(f"--gpu-architecture={architecture}".encode(), b"--std=c++17")
+        kind = "CUBIN" if architecture.startswith("sm_") else "PTX"
+        words = [f"--gpu-architecture={architecture}", "--std=c++17"]
+        if kind == "CUBIN":
+            words.append("--ptxas-options=-v")
+        options = (c_char_p * len(words))(*(word.encode() for word in words))
         try:
-            if self._nvrtc.nvrtcCompileProgram(program, len(options), options):
-                raise NvrtcError(self._text(program, "nvrtcGetProgramLogSize", "nvrtcGetProgramLog").decode())
-            kind = "CUBIN" if architecture.startswith("sm_") else "PTX"
-            return self._text(program, f"nvrtcGet{kind}Size", f"nvrtcGet{kind}")
+            status = self._nvrtc.nvrtcCompileProgram(program, len(options), options)
+            log = self._text(program, "nvrtcGetProgramLogSize", "nvrtcGetProgramLog").rstrip(b"\0").decode()
+            if status:
+                raise NvrtcError(log)
+            return self._text(program, f"nvrtcGet{kind}Size", f"nvrtcGet{kind}"), log
         finally:
             self._nvrtc.nvrtcDestroyProgram(byref(program))
 

@@ -1,27 +1,23 @@
-"""Where NVIDIA's compilers are on this machine: an installed toolkit, or the wheels of build/cuda_venv.
+"""Where NVIDIA's compilers are on this machine: an installed toolkit, or the wheels of requirements/cuda.txt.
 
-The wheels (nvidia-cuda-nvcc, -nvvm, -crt, -runtime, -nvrtc) are ordinary PyPI packages and need no GPU; pins below.
+The wheels (NVRTC of CUDA 12.6 and of 13, cuda.core) need no GPU; `install` puts them into build/cuda_site, away from
+what the box runs with. About 100 MB are fetched, once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
-import venv
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-VENV = ROOT / "build" / "cuda_venv"
-TOOLKIT_VERSION = "13.5.37"
-WHEELS = tuple(
-    f"nvidia-{name}=={TOOLKIT_VERSION}"
-    for name in ("cuda-nvcc", "nvvm", "cuda-crt", "cuda-runtime", "cuda-nvrtc", "cuda-cuobjdump")
-)
-NVRTC_12 = "nvidia-cuda-nvrtc-cu12==12.6.85"  # JetPack 6 has CUDA 12.6; of that release no wheel holds nvcc itself
-LAUNCHERS = ("cuda-core==1.2.2", "cuda-bindings==13.5.0", "numpy>=2.2")
+SITE = ROOT / "build" / "cuda_site"
+LOCK = ROOT / "requirements" / "cuda.txt"
 
 
 @dataclass(frozen=True)
@@ -38,28 +34,33 @@ class Compiler:
         return int(major), int(minor)
 
 
+def _wanted() -> str:
+    return hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
+
+
+def installed() -> bool:
+    """Whether build/cuda_site holds what the lock says."""
+    stamp = SITE / "radbox.stamp"
+    return stamp.is_file() and stamp.read_text() == _wanted()
+
+
 def install() -> None:
-    """Make build/cuda_venv with the compilers and cuda.core, from the package index that pip is set up for."""
-    venv.create(VENV, with_pip=True, clear=True)
-    command: list[str | Path] = [VENV / "bin" / "python", "-m", "pip", "install", "--quiet"]
-    command += [*WHEELS, NVRTC_12, *LAUNCHERS]
-    subprocess.run(command, check=True)
-
-
-def wheel_folder() -> Path | None:
-    """nvidia/cu13 of build/cuda_venv, or None."""
-    found = sorted(VENV.glob("lib/python*/site-packages/nvidia/cu13"))
-    return found[0] if found else None
+    """Fill build/cuda_site from the lock, by hash; does nothing when it is filled. Raises CalledProcessError."""
+    if installed():
+        return
+    shutil.rmtree(SITE, ignore_errors=True)
+    options = ["--quiet", "--disable-pip-version-check", "--require-hashes", "--no-deps", "--only-binary=:all:"]
+    command: list[str | Path] = [sys.executable, "-m", "pip", "install", *options, "--target", SITE]
+    subprocess.run([*command, "--requirement", LOCK], check=True)
+    (SITE / "radbox.stamp").write_text(_wanted())
 
 
 def compilers() -> list[Compiler]:
-    """Every nvcc of this machine: $CUDA_HOME, the path, the usual place, the wheels; each version once."""
-    wheels = wheel_folder()
+    """Every nvcc of this machine: $CUDA_HOME, the path, the usual place; each version once."""
     places = [
         Path(os.environ["CUDA_HOME"]) / "bin" / "nvcc" if "CUDA_HOME" in os.environ else None,
         Path(found) if (found := shutil.which("nvcc")) else None,
         Path("/usr/local/cuda/bin/nvcc"),
-        wheels / "bin" / "nvcc" if wheels else None,
     ]
     answered: dict[str, Compiler] = {}
     for place in places:
@@ -77,12 +78,12 @@ def _version(nvcc: Path) -> str | None:
 
 
 def environment(compiler: Compiler) -> dict[str, str]:
-    """nvcc's wheel finds its parts by itself except g++'s headers of the runtime, which lie beside it."""
+    """nvcc finds its parts beside itself."""
     folder = compiler.path.resolve().parent
     return os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def nvrtc_libraries() -> list[Path]:
     """Every libnvrtc of the wheels, else that of the toolkit in the usual place."""
-    of_wheels = sorted(VENV.glob("lib/python*/site-packages/nvidia/*/lib/libnvrtc.so.*[0-9]"))
+    of_wheels = sorted(SITE.glob("nvidia/*/lib/libnvrtc.so.*[0-9]"))
     return of_wheels or sorted(Path("/usr/local/cuda/lib64").glob("libnvrtc.so.*[0-9]"))[:1]

@@ -34,7 +34,7 @@ def package_sbom(package: Path, wheels: Path, depends: Sequence[str], version: s
     python = list(_distributions(site, wheels))
     own = next(one for one in python if one["name"] == "radbox")
     components = [one for one in python if one is not own]
-    components.append(_kernels(site, version))
+    components += _kernels(site, version)
     components.append(_model(package / "opt/radbox/models/chest"))
     components += [_debian_need(need) for need in depends]
     return _document({**own, "type": "firmware", "version": version}, components, epoch_s)
@@ -102,16 +102,23 @@ def _bundled(site: Path, name: str) -> Iterator[Component]:
         }
 
 
-def _kernels(site: Path, version: str) -> Component:
-    return {
-        "type": "library",
-        "bom-ref": "radbox-kernels",
-        "name": "libradbox_kernels.so",
-        "version": version,
-        "description": "The decoder's arithmetic, written by this project",
-        "licenses": [{"expression": "Apache-2.0"}],
-        "hashes": _sha256(site / "edge" / "libradbox_kernels.so"),
+def _kernels(site: Path, version: str) -> list[Component]:
+    own = {
+        "kernels": "The decoder's arithmetic, written by this project",
+        "tflite": "The TFLite delegate of the kernels, written by this project",
     }
+    return [
+        {
+            "type": "library",
+            "bom-ref": f"radbox-{name}",
+            "name": f"libradbox_{name}.so",
+            "version": version,
+            "description": words,
+            "licenses": [{"expression": "Apache-2.0"}],
+            "hashes": _sha256(site / "edge" / f"libradbox_{name}.so"),
+        }
+        for name, words in own.items()
+    ]
 
 
 def _model(bundle: Path) -> Component:

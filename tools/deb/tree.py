@@ -71,7 +71,19 @@ def _kernels(package: Path, architecture: Architecture, build: Path) -> None:
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "RADBOX_BUILD_DIR": str(folder)},
     )
     (site,) = (package / HOME / "lib").glob("python*/site-packages")
-    shutil.copy(folder / "libradbox_kernels.so", site / "edge" / "libradbox_kernels.so")
+    for name in ("libradbox_kernels.so", "libradbox_tflite.so"):
+        shutil.copy(folder / name, site / "edge" / name)
+    _cuda(site, build)
+
+
+def _cuda(site: Path, build: Path) -> None:
+    """The GPU's kernels, the same for both architectures; without a compiler such a box decodes on the CPU."""
+    folder = build / "cuda"
+    done = subprocess.run([str(ROOT / "tools" / "build_cuda"), "--out", str(folder)], check=False)
+    if done.returncode == 0:
+        shutil.copytree(folder, site / "edge" / "cuda", ignore=shutil.ignore_patterns("*.nvcc"))
+    elif done.returncode != 2:  # 2: there is no compiler
+        raise SystemExit("make_deb: the GPU's kernels do not compile")
 
 
 def _own_architecture() -> str:

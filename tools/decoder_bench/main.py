@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.decoder_bench.contestant import Contestant, NotInstalled
-from tools.decoder_bench.ours import KINDS, Ours, call_overhead_s, generated_tokens_per_s
+from tools.decoder_bench.ours import BEAMS, KINDS, Beams, Ours, call_overhead_s, generated_tokens_per_s
 from tools.decoder_bench.roofline import Reading, load
 from tools.decoder_bench.sampling import Measured, measure
 from tools.decoder_bench.sizes import SIZES, Model, bytes_per_token, random_model, weights_per_token
@@ -42,6 +42,8 @@ def main(arguments: list[str]) -> int:
             peers = [] if options.no_peers else list(_peers(model, threads, missing))
             measured = _run([*limits, *ours.values()], peers, threads, options.seconds)
             result["runs"].append(_run_result(model, threads, ours, measured, products_per_s))
+            for precision, decoder in ours.items():
+                result["runs"][-1]["ours"][KINDS[precision]]["beams"] = _beams(decoder, options.seconds / 4)
             if not options.json:
                 _print_run(result["runs"][-1])
     result["not_installed"] = sorted(missing)
@@ -101,6 +103,13 @@ def _run(ours: list[Contestant], peers: list[Contestant], threads: int, seconds:
     return best
 
 
+def _beams(ours: Ours, seconds: float) -> dict[int, float]:
+    """Beams of one image -> what a token of all of them costs, in tokens of one; in turns of their own."""
+    contestants: list[Contestant] = [ours, *(Beams(ours, count) for count in BEAMS)]
+    one, *several = measure(contestants, seconds)
+    return {count: round(beams.median_s / one.median_s, 2) for count, beams in zip(BEAMS, several, strict=True)}
+
+
 def _run_result(
     model: Model, threads: int, ours: dict[str, Ours], measured: dict[str, Any], products_per_s: float
 ) -> dict[str, Any]:
@@ -148,7 +157,8 @@ def _print_run(run: dict[str, Any]) -> None:
         print(
             f"  {kind}: {against}; {own['limit_fraction']:.0%} of the limit of {own['limit_tokens_per_s']:.0f} "
             f"tokens/s ({own['bytes_per_token'] / 1e6:.1f} MB at {own['limit_gb_per_s']} GB/s); call overhead "
-            f"{own['call_overhead_fraction']:.1%}; one call per report {own['generate_tokens_per_s']:.0f} tokens/s"
+            f"{own['call_overhead_fraction']:.1%}; one call per report {own['generate_tokens_per_s']:.0f} tokens/s; "
+            f"beams cost {', '.join(f'{cost} x for {count}' for count, cost in own['beams'].items())}"
         )
     sys.stdout.flush()
 

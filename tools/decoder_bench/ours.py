@@ -14,6 +14,12 @@ from tools.decoder_bench.sizes import FIRST, TOKENS, Model
 KINDS = {"q8": "int8", "q4": "int4"}
 
 
+SAVED = 9
+"""The sequence that holds the first 24 tokens; 0 is the one that is timed, 1 to 8 are beams."""
+
+BEAMS = (2, 4, 8)
+
+
 class Ours:
     """A quantised decoder with a copy of its first 24 tokens to go back to."""
 
@@ -24,22 +30,41 @@ class Ours:
         self.name, self.kind = f"radbox {KINDS[precision]} ({native.name})", KINDS[precision]
         self._shape = model.size.shape
         weights = model.quantised(precision)
-        self.session = native.quantised_decoder(self._shape, weights, threads=threads, sequences=2)
+        self.session = native.quantised_decoder(self._shape, weights, threads=threads, sequences=SAVED + 1)
         self.session.begin_image(0, model.tokens, model.bias)
         self.session.start_sequence(0, 0)
         self.logits = np.empty(self._shape.vocabulary, np.float32)
         self._position = 0
         for _ in range(FIRST):
             self.token()
-        self.session.copy_sequence(0, 1)
+        self.session.copy_sequence(0, SAVED)
 
     def rewind(self) -> None:
-        self.session.copy_sequence(1, 0)
+        self.session.copy_sequence(SAVED, 0)
         self._position = FIRST
 
     def token(self) -> None:
         self.session.step_into(self._position, self.logits)
         self._position += 1
+
+
+class Beams:
+    """One token for each of `count` beams of the same image, in one call: on the decoder of `ours`."""
+
+    turn, kind = TURN, "beams"
+
+    def __init__(self, ours: Ours, count: int) -> None:
+        self.name = f"{ours.name}, {count} beams"
+        self._session, self._sequences = ours.session, list(range(1, count + 1))
+        self._logits = np.empty((count, ours.logits.size), np.float32)
+        self.rewind()
+
+    def rewind(self) -> None:
+        for sequence in self._sequences:
+            self._session.copy_sequence(SAVED, sequence)
+
+    def token(self) -> None:
+        self._session.step_batch(self._sequences, self._sequences, self._logits)
 
 
 def free_text(vocabulary: int) -> Automaton:

@@ -14,6 +14,7 @@ ABORTED_LEAST: Final = 3
 ABORTED_SHARE: Final = 0.3
 ABORTED_STILL: Final = 0.15  # the issue goes only below this share
 BACKEND: Final = "backend."  # codes of the worker's row
+NOT_BUILT: Final = "backend.not-built"  # an engine that is being built
 SOON: Final = ("media-low", "toner-low")  # reasons of the printer
 PICTURES: Final = ("ok", "frozen")  # states of the frame grabber
 NOISY_PANEL: Final = "panel.noise"  # it answers, with errors
@@ -45,11 +46,15 @@ def accelerator_lost(seen: Seen) -> Iterator[IssueFacts]:
 
 
 def _passed_over(seen: Seen) -> list[str]:
-    """Backends that the board prefers to the one at work, by the worker's fact "escalation", else by its row."""
+    """Backends that the board prefers to the one at work, by the worker's fact "escalation", else by its row.
+
+    One whose engine is being built is not lost.
+    """
     fact = seen.facts.get("escalation", {})
     order, at_work = list(fact.get("order", ())), fact.get("at_work", "")
     better = order[: order.index(at_work)] if at_work in order else []
-    lost = [str(name) for name in better if fact.get("backend", {}).get(name, {}).get("lost")]
+    health = {name: fact.get("backend", {}).get(name, {}) for name in better}
+    lost = [str(name) for name, one in health.items() if one.get("lost") and one.get("code") != NOT_BUILT]
     worker = _alive(seen, "worker")
     told = worker is not None and worker.state == "degraded" and worker.code.startswith(BACKEND)
     return lost or ([""] if told else [])

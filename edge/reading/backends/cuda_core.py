@@ -1,14 +1,15 @@
-"""edge.reading.backends.cuda_device.Driver over cuda.core (1.0 and newer), NVIDIA's own package: the second choice."""
+"""edge.reading.backends.cuda_driver.Driver over cuda.core (1.0 and newer), NVIDIA's own package: the second choice."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from edge.reading.backends.cuda_device import Bytes, DeviceFacts, load_package
+from edge.reading.backends.cuda_driver import Bytes, DeviceFacts, load_package
 from edge.reading.backends.cuda_graph import GraphError, StreamGraphs
 
 CUBIN_MAGIC = b"\x7fELF"
@@ -40,14 +41,19 @@ class CudaCoreDriver:
         return DeviceFacts(device.name, (capability.major, capability.minor), int(version))
 
     def close(self) -> None:
-        """See Driver.close. cuda.core keeps the primary context until the process ends."""
+        """See Driver.close. cuda.core keeps the primary context until the process ends.
+
+        After a fault each call fails again, and the rest goes with the process.
+        """
         for buffer in (*self._buffers.values(), *self._host):
-            buffer.close(self._stream)
+            with contextlib.suppress(*self.failures):
+                buffer.close(self._stream)
         self._buffers.clear()
         self._host.clear()
-        self._stream.sync()
         del self._graphs
-        self._stream.close()
+        with contextlib.suppress(*self.failures):
+            self._stream.sync()
+            self._stream.close()
 
     def allocate(self, size_bytes: int) -> int:
         """See Driver.allocate."""
@@ -77,10 +83,13 @@ class CudaCoreDriver:
     def load(self, image: bytes) -> Any:
         """See Driver.load."""
         if image.startswith(CUBIN_MAGIC):
-            return self._core.ObjectCode.from_cubin(image)
-        if image.startswith(FATBIN_MAGIC):
-            return self._core.ObjectCode.from_fatbin(image)
-        return self._core.ObjectCode.from_ptx(image)
+            code = self._core.ObjectCode.from_cubin(image)
+        elif image.startswith(FATBIN_MAGIC):
+            code = self._core.ObjectCode.from_fatbin(image)
+        else:
+            code = self._core.ObjectCode.from_ptx(image)
+        int(code.handle)  # cuda.core loads at the first use; an image that the driver refuses is to be refused now
+        return code
 
     def kernel(self, module: Any, name: str) -> Any:
         """See Driver.kernel."""

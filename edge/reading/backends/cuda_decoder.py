@@ -2,11 +2,13 @@
 
 A step is embed, five launches a layer (norm + q k v; attention; gate + output projection; norm + up + GELU; down),
 norm + head, masked arg-max, and the attention maps. With a copy in front (token, allowed tokens) and one behind (state,
-logits, maps) it is captured once per number of image tokens. Equations: edge/reading/ops/reference.py.
+logits, maps) it is captured once per number of image tokens; the first step runs as launches, since the driver loads a
+kernel at its first use and may not do so in a capture. Equations: edge/reading/ops/reference.py.
 """
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +21,8 @@ from edge.reading.backends.cuda_launches import STATE_WORDS, HeadRows, Launches,
 from edge.reading.backends.cuda_weights import ALIGNMENT, STORAGE_TYPES, Storage, decoder_arena
 from edge.reading.ops import reference
 from edge.reading.ops.arrays import BAD_ARGUMENT, F32, NOT_FINITE, NOTHING_ALLOWED, Weights, f32
+from edge.reading.ops.automaton import Automaton, Said
+from edge.reading.ops.quantised import QuantisedWeights
 from edge.reading.ops.reference import EPSILON
 from edge.reading.ops.shape import DecoderShape
 
@@ -58,10 +62,30 @@ class _Memory:
         self._device.free(self.address)
 
 
+class _Held:
+    """What a session has on the device; given back once, by `free` or after the session is gone."""
+
+    def __init__(self, device: CudaDevice, weights: int) -> None:
+        self._device, self._weights = device, weights
+        self.image: _Image | None = None
+
+    def free_image(self) -> None:
+        image, self.image = self.image, None
+        if image is not None:
+            image.free()
+
+    def free(self) -> None:
+        self.free_image()
+        weights, self._weights = self._weights, 0
+        if weights:
+            self._device.free(weights)
+
+
 class CudaSession:
     """A decoder at work on one image: `begin`, then `step` or `choose` per token, in the device's owner thread.
 
-    weights: those of DecoderShape.check_weights. matrix, keys: how matrices, and keys and values, are stored.
+    weights: those of DecoderShape.check_weights, or quantised. matrix, keys: how matrices, and keys and values, are
+    stored. Its memory is given back by `free`, else before the device's next allocation after the session is gone.
     """
 
     def __init__(
@@ -69,7 +93,7 @@ class CudaSession:
         device: CudaDevice,
         kernels: Kernels,
         shape: DecoderShape,
-        weights: Weights,
+        weights: Weights | QuantisedWeights,
         *,
         matrix: Storage = "f16",
         keys: Storage = "f16",
@@ -78,21 +102,22 @@ class CudaSession:
         self._launches = Launches(kernels, matrix, keys)
         self._arena = decoder_arena(shape, weights, matrix)
         self._weights = device.allocate(self._arena.size_bytes)
+        self._held = _Held(device, self._weights)
+        weakref.finalize(self, device.leave, self._held.free).atexit = False
         device.upload(self._weights, self._arena.contents())
-        self._image: _Image | None = None
+        self._arena.forget()
         self._began = False
 
     def begin(self, tokens: F32, bias: F32) -> None:
         """tokens: (n, channels); bias: (layers, n), -inf hides a key. Raises BackendError `kernels.*`, `cuda.*`."""
         self._began = False
+        self._device.check()
         tokens = f32("tokens", tokens, None, self._shape.channels)
         bias = f32("bias", bias, self._shape.layers, tokens.shape[0])
-        if self._image is None or self._image.tokens != tokens.shape[0]:
-            if self._image is not None:
-                self._image.free()
-                self._image = None
-            self._image = _Image(self._device, self._shape, self._keys, tokens.shape[0])
-        image = self._image
+        if self._held.image is None or self._held.image.tokens != tokens.shape[0]:
+            self._held.free_image()
+            self._held.image = _Image(self._device, self._shape, self._keys, tokens.shape[0])
+        image = self._held.image
         self._device.upload(int(image.state), np.zeros(STATE_WORDS, np.int32))
         self._device.upload(int(image.memory["bias"]), bias)
         self._device.upload(int(image.memory["x"]), tokens)
@@ -110,42 +135,74 @@ class CudaSession:
     def choose(self, token: int, allowed: NDArray[np.bool_]) -> Choice:
         """The most probable allowed token after `token`; the logits and maps are kept for `last`."""
         reference.check_allowed(allowed, self._shape.vocabulary)
-        image = self._run(token, allowed)
-        return Choice(int(image.words[3]), float(image.words[4:5].view(np.float32)[0]))
+        return self._run(token, allowed).choice()
+
+    def generate(
+        self, automaton: Automaton, token: int, *, keep_attention: bool = True, capacity: int | None = None
+    ) -> Said:
+        """Greedy from `token` on, one graph per token, until the automaton ends or `capacity` tokens are said.
+
+        capacity: None for as many as there are positions.
+        """
+        if automaton.allowed.shape[1] != self._shape.vocabulary:
+            raise BackendError(
+                f"expected a grammar of {self._shape.vocabulary} tokens, got {automaton.allowed.shape[1]}",
+                code=BAD_ARGUMENT,
+            )
+        capacity = self._shape.positions if capacity is None else capacity
+        state = automaton.start
+        said: list[Choice] = []
+        maps: list[F32] = []
+        while len(said) < capacity and state != automaton.final:
+            image = self._run(token, automaton.allowed[state])
+            said.append(image.choice())
+            if keep_attention:
+                maps.append(image.maps.copy())
+            token = said[-1].token
+            state = int(automaton.next[state, token])
+        tokens = np.array([choice.token for choice in said], np.int32)
+        logs = np.array([choice.log_probability for choice in said], np.float32)
+        return Said(tokens, logs, np.array(maps, np.float32), state == automaton.final)
 
     def last(self) -> tuple[F32, F32]:
         """Logits and maps of the last `choose`."""
-        if self._image is None:
-            raise BackendError("expected begin before a step, got none", code="kernels.wrong-state")
-        return self._image.logits.copy(), self._image.maps.copy()
+        self._device.check()  # page-locked memory ends with the device
+        image = self._at_work()
+        return image.logits.copy(), image.maps.copy()
 
     def free(self) -> None:
         """Give the GPU's memory back; the session is not used afterwards."""
-        if self._image is not None:
-            self._image.free()
-        self._device.free(self._weights)
+        self._began = False
+        self._held.free()
 
     def record_step(self) -> None:
         """Put one step on the stream, copies included: what the graph holds."""
-        image = self._image
-        if image is None:
-            raise BackendError("expected begin before a step, got none", code="kernels.wrong-state")
+        image = self._at_work()
         self._device.copy_in(int(image.request), image.host_request)
         self._decode(image)
         self._device.copy_out(image.host_answer, int(image.state))
 
-    def _run(self, token: int, allowed: NDArray[np.bool_] | None) -> _Image:
-        image = self._image
-        if image is None or not self._began:
+    def _at_work(self) -> _Image:
+        if self._held.image is None:
+            raise BackendError("expected begin before a step, got none", code="kernels.wrong-state")
+        return self._held.image
+
+    def _run(self, token: int, allowed: NDArray[np.bool_] | NDArray[np.uint8] | None) -> _Image:
+        self._device.check()
+        image = self._at_work()
+        if not self._began:
             raise BackendError("expected begin before a step, got none", code="kernels.wrong-state")
         if not 0 <= token < self._shape.vocabulary:
             raise BackendError(f"expected a token of 0 to {self._shape.vocabulary - 1}, got {token}", code=BAD_ARGUMENT)
         image.host_request[: self._shape.vocabulary] = 1 if allowed is None else allowed
         image.host_request[-4:].view(np.int32)[0] = token
-        if image.graph is None:
+        if image.graph is not None:
+            image.graph.launch()
+            self._device.wait()
+        else:
+            self.record_step()
+            self._device.wait()
             image.graph = self._device.capture(self.record_step)
-        image.graph.launch()
-        self._device.wait()
         _check_status(int(image.words[2]))
         return image
 
@@ -232,12 +289,16 @@ class _Image:
                 **{f"own.{part}": size for part, size in self._rows(shape.positions).items()},
             },
         )
+        try:
+            self.host_request = device.host_memory(allowed + 4)
+            self.host_answer = device.host_memory(4 * answer)
+        except BackendError:
+            self.memory.free()
+            raise
         self.state = np.uint64(self.memory["exchange"] + np.uint64(allowed))
         self.request = self.memory["exchange"]
         self.logits_address = np.uint64(self.state + np.uint64(4 * STATE_WORDS))
         self.maps_address = np.uint64(self.logits_address + np.uint64(4 * shape.vocabulary))
-        self.host_request = device.host_memory(allowed + 4)
-        self.host_answer = device.host_memory(4 * answer)
         self.words = self.host_answer[: 4 * STATE_WORDS].view(np.int32)
         floats = self.host_answer[4 * STATE_WORDS :].view(np.float32)
         self.logits = floats[: shape.vocabulary]
@@ -280,6 +341,10 @@ class _Image:
         """(heads, slices, stored head width + 2) f32"""
         return np.uint64(self.memory["slices"] + np.uint64(4 * layer * self._slice_floats()))
 
+    def choice(self) -> Choice:
+        """What the last step chose."""
+        return Choice(int(self.words[3]), float(self.words[4:5].view(np.float32)[0]))
+
     def free(self) -> None:
         """The graph first: it holds the addresses."""
         if self.graph is not None:
@@ -292,20 +357,3 @@ def _check_status(status: int) -> None:
     if status:
         code, message = _STATUSES.get(status, ("kernels.unknown", f"expected a known status, got {status}"))
         raise BackendError(message, code=code)
-
-
-class CudaKernels:
-    """edge.reading.ops.Kernels on a GPU. What is done once per image, or on 30 logits, stays with numpy."""
-
-    anatomical_bias_f32 = staticmethod(reference.anatomical_bias_f32)
-    masked_argmax_f32 = staticmethod(reference.masked_argmax_f32)
-
-    def __init__(self, device: CudaDevice, kernels: Kernels, *, matrix: Storage = "f16", keys: Storage = "f16") -> None:
-        self.name = f"cuda-{matrix}"
-        self._device, self._kernels = device, kernels
-        self._matrix: Storage = matrix
-        self._keys: Storage = keys
-
-    def decoder(self, shape: DecoderShape, weights: Weights) -> CudaSession:
-        """A session over checked weights."""
-        return CudaSession(self._device, self._kernels, shape, weights, matrix=self._matrix, keys=self._keys)

@@ -1,147 +1,69 @@
 """One NVIDIA GPU behind one thread: memory, copies, launches, events and graphs, over pycuda or cuda.core.
 
 The kernels are plain CUDA (kernels/cuda), built ahead into cubins and PTX, so the box needs no compiler. A driver
-(cuda_pycuda.py, cuda_core.py) makes the calls of one Python package; checks and the names of errors are here.
+(cuda_pycuda.py, cuda_core.py) makes the calls of one Python package; cuda_driver.py names its errors; checks are here.
 Everything runs in the device's primary context (TensorRT's too), on one stream, in the thread that opened the device.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
+import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import BackendError
+from edge.reading.backends.cuda_driver import Bytes, DeviceFacts, Driver, error_code
+
+__all__ = ["DRIVERS", "Bytes", "CudaDevice", "DeviceFacts", "Graph", "Kernels", "error_code", "open_device"]
 
 DRIVERS: Final = {"pycuda": "cuda_pycuda", "cuda-core": "cuda_core"}
 """Names in order of preference, and the module of each."""
+OLDEST_DRIVER: Final = 11040
+"""CUDA 11.4, as a driver gives its version: the first with the calls for graphs that are used here."""
 
-Bytes = NDArray[np.uint8]
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class DeviceFacts:
-    """What the driver says of the GPU. capability: (8, 7) is an Orin; driver_version: 13000 is CUDA 13.0."""
-
-    name: str
-    capability: tuple[int, int]
-    driver_version: int
-
-
-class Driver(Protocol):
-    """The calls of one Python package, unchecked. Addresses are the device's; every call is ordered on one stream."""
-
-    name: str
-    failures: tuple[type[Exception], ...]
-    """What its calls raise when CUDA says no."""
-
-    def open(self, ordinal: int) -> DeviceFacts: ...
-    def close(self) -> None: ...
-    def allocate(self, size_bytes: int) -> int: ...
-    def free(self, address: int) -> None: ...
-    def host_memory(self, size_bytes: int) -> Bytes: ...
-    def copy_in(self, address: int, source: Bytes) -> None: ...
-    def copy_out(self, target: Bytes, address: int) -> None: ...
-    def load(self, image: bytes) -> object: ...
-    def kernel(self, module: object, name: str) -> object: ...
-    def launch(
-        self,
-        kernel: object,
-        grid: tuple[int, int, int],
-        threads: int,
-        shared_bytes: int,
-        arguments: Sequence[np.number[Any]],
-    ) -> None: ...
-    def mark(self) -> object: ...
-    def elapsed_s(self, start: object, end: object) -> float: ...
-    def wait(self) -> None: ...
-    def begin_capture(self) -> None: ...
-    def end_capture(self) -> object: ...
-    def launch_graph(self, graph: object) -> None: ...
-    def free_graph(self, graph: object) -> None: ...
-
-
-# CUresult: pycuda prints the description, cuda.core and our own calls the name.
-_CODES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("cuda.absent", ("NVIDIA driver library", "is not found", "CUDA_ERROR_STUB_LIBRARY")),
-    ("cuda.out-of-memory", ("CUDA_ERROR_OUT_OF_MEMORY", "out of memory")),
-    (
-        "cuda.no-device",
-        ("CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_INVALID_DEVICE", "no CUDA-capable device", "invalid device ordinal"),
-    ),
-    (
-        "cuda.bad-image",
-        (
-            "CUDA_ERROR_INVALID_IMAGE",
-            "CUDA_ERROR_NO_BINARY_FOR_GPU",
-            "CUDA_ERROR_INVALID_PTX",
-            "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
-            "kernel image is invalid",
-            "no kernel image is available",
-            "PTX JIT compilation failed",
-            "PTX was compiled with an unsupported toolchain",
-        ),
-    ),
-    ("cuda.unknown-kernel", ("CUDA_ERROR_NOT_FOUND", "named symbol not found")),
-    (
-        "cuda.fault",
-        (
-            "CUDA_ERROR_ILLEGAL_ADDRESS",
-            "CUDA_ERROR_MISALIGNED_ADDRESS",
-            "CUDA_ERROR_ILLEGAL_INSTRUCTION",
-            "CUDA_ERROR_LAUNCH_FAILED",
-            "CUDA_ERROR_LAUNCH_TIMEOUT",
-            "CUDA_ERROR_ECC_UNCORRECTABLE",
-            "illegal memory access",
-            "misaligned address",
-            "illegal instruction",
-            "unspecified launch failure",
-            "launch timed out",
-            "uncorrectable ECC error",
-        ),
-    ),
-    (
-        "cuda.bad-argument",
-        (
-            "CUDA_ERROR_INVALID_VALUE",
-            "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
-            "invalid argument",
-            "too many resources requested",
-        ),
-    ),
-)
-
-
-def error_code(message: str) -> str:
-    """The stable code of a driver's message; `cuda.failed` for what the table does not know."""
-    for code, phrases in _CODES:
-        if any(phrase in message for phrase in phrases):
-            return code
-    return "cuda.failed"
-
-
 class CudaDevice:
-    """A GPU, opened by the thread that uses it. Raises BackendError `cuda.*`; after `cuda.fault` only `close` works."""
+    """A GPU, opened by the thread that uses it. Raises BackendError `cuda.*`; after `cuda.fault` only `close` works.
+
+    A child made by fork is refused (`cuda.forked`): CUDA works only in the process that opened it.
+    """
 
     def __init__(self, driver: Driver, ordinal: int = 0) -> None:
+        """Raises BackendError `cuda.old-driver` too: NVIDIA's driver is older than OLDEST_DRIVER."""
         self.driver_name = driver.name
         self._driver = driver
         self._owner = threading.get_ident()
+        self._process = os.getpid()
         self._refusal: BackendError | None = None
+        self._capturing = False
         self._sizes: dict[int, int] = {}
+        self._left: list[Callable[[], None]] = []
         self.facts = self._call(f"GPU {ordinal} to open", lambda: driver.open(ordinal))
+        # pycuda aborts a process that ends with a context pushed.
+        atexit.register(self._end)
+        if 0 < self.facts.driver_version < OLDEST_DRIVER:
+            self.close()
+            raise BackendError(
+                f"expected NVIDIA's driver for CUDA 11.4 or newer, got one for {_release(self.facts.driver_version)}",
+                code="cuda.old-driver",
+            )
 
     def allocate(self, size_bytes: int) -> int:
-        """The address of new device memory, contents undefined."""
+        """The address of new device memory, contents undefined; what was left behind is given back first."""
         if size_bytes < 1:
             raise BackendError(f"expected an allocation above 0 bytes, got {size_bytes}", code="cuda.bad-argument")
+        self._refuse_in_capture("an allocation")
+        while self._left:
+            self._left.pop()()
         address = self._call(f"{size_bytes} bytes of GPU memory", lambda: self._driver.allocate(size_bytes))
         self._sizes[address] = size_bytes
         return address
@@ -153,8 +75,13 @@ class CudaDevice:
         self._call("memory to be freed", lambda: self._driver.free(address))
         del self._sizes[address]
 
+    def leave(self, give_back: Callable[[], None]) -> None:
+        """Have `give_back` called by the owner before its next allocation: for finalisers, which run in any thread."""
+        self._left.append(give_back)
+
     def host_memory(self, size_bytes: int) -> Bytes:
-        """(size_bytes,) page-locked, for copies inside a graph; lives as long as the device."""
+        """(size_bytes,) page-locked, for copies inside a graph; until the device is closed, and not touched after."""
+        self._refuse_in_capture("an allocation")
         return self._call(f"{size_bytes} bytes of page-locked memory", lambda: self._driver.host_memory(size_bytes))
 
     def upload(self, address: int, array: NDArray[Any]) -> None:
@@ -180,11 +107,13 @@ class CudaDevice:
 
     def load(self, image: bytes) -> Kernels:
         """A module from the bytes of a cubin, a fatbin or PTX."""
+        self._refuse_in_capture("a module")
         module = self._call("the kernels' image to load", lambda: self._driver.load(image))
         return Kernels(self, module)
 
     def find(self, module: object, name: str) -> object:
         """A kernel of a loaded module."""
+        self._refuse_in_capture("a kernel's first use, which loads it")
         return self._call(f"a kernel named {name}", lambda: self._driver.kernel(module, name))
 
     def launch(
@@ -208,16 +137,25 @@ class CudaDevice:
 
     def wait(self) -> None:
         """Return when everything on the stream is done; a fault of a kernel is raised here."""
+        self._refuse_in_capture("a wait")
         self._call("the kernels to finish", self._driver.wait)
 
     def capture(self, record: Callable[[], None]) -> Graph:
-        """What `record` puts on the stream, as a graph, not run. `record` must not wait, allocate or load."""
+        """What `record` puts on the stream, as a graph, not run.
+
+        `record` must not wait, allocate, load, or launch a kernel for the first time: `cuda.in-capture`.
+        """
+        self._refuse_in_capture("a capture")
         self._call("a capture to begin", self._driver.begin_capture)
+        self._capturing = True
         try:
             record()
         except BaseException:
-            self._driver.end_capture()  # else the stream stays in capture for good
+            self._capturing = False
+            with contextlib.suppress(*self._driver.failures):  # else the stream stays in capture for good
+                self._driver.free_graph(self._driver.end_capture())
             raise
+        self._capturing = False
         return Graph(self, self._call("a graph of the captured work", self._driver.end_capture))
 
     def launch_graph(self, graph: object) -> None:
@@ -228,6 +166,12 @@ class CudaDevice:
         """Give a graph back."""
         self._call("a graph to be freed", lambda: self._driver.free_graph(graph))
 
+    def check(self) -> None:
+        """Raises BackendError where the device cannot be used: another thread, a fork, a fault, closed."""
+        self._check_thread()
+        if self._refusal is not None:
+            raise BackendError(self._refusal.message, code=self._refusal.code)
+
     def close(self) -> None:
         """Free everything and let go of the context. Later calls raise `cuda.closed`."""
         self._check_thread()
@@ -235,7 +179,18 @@ class CudaDevice:
             return
         self._refusal = BackendError("expected an open GPU, got one that was closed", code="cuda.closed")
         self._sizes.clear()
+        self._left.clear()
+        atexit.unregister(self._end)
         self._driver.close()
+
+    def _end(self) -> None:
+        """The interpreter ends: close what only this thread of this process can close."""
+        if threading.get_ident() == self._owner and os.getpid() == self._process:
+            self.close()
+
+    def _refuse_in_capture(self, what: str) -> None:
+        if self._capturing:
+            raise BackendError(f"expected copies and launches in a capture, got {what}", code="cuda.in-capture")
 
     def _check_range(self, address: int, size_bytes: int) -> None:
         for start, length in self._sizes.items():
@@ -247,13 +202,13 @@ class CudaDevice:
         )
 
     def _check_thread(self) -> None:
+        if os.getpid() != self._process:
+            raise BackendError("expected the process that opened the GPU, got a fork of it", code="cuda.forked")
         if threading.get_ident() != self._owner:
             raise BackendError("expected the thread that opened the GPU, got another", code="cuda.wrong-thread")
 
     def _call(self, wanted: str, call: Callable[[], Result]) -> Result:
-        self._check_thread()
-        if self._refusal is not None:
-            raise BackendError(self._refusal.message, code=self._refusal.code)
+        self.check()
         try:
             return call()
         except self._driver.failures as error:
@@ -329,24 +284,5 @@ def open_device(names: Sequence[str] = tuple(DRIVERS), ordinal: int = 0) -> Cuda
     raise BackendError(f"No CUDA device can be used. {'; '.join(reasons)}", code=code)
 
 
-def load_package(name: str, package: str) -> Any:
-    """Import a CUDA package's module. Raises BackendError `cuda.absent`: not installed, or NVIDIA's driver is not."""
-    try:
-        return importlib.import_module(name)
-    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: cuda.core without libcuda
-        raise BackendError(f"expected {package} and NVIDIA's driver, got: {error}", code="cuda.absent") from error
-
-
-def read_image(folder: Path, capability: tuple[int, int]) -> bytes:
-    """The kernels built for this GPU: radbox_sm_<capability>.cubin, else radbox.ptx, which the driver compiles.
-
-    Raises BackendError `cuda.no-image` when the folder has neither.
-    """
-    cubin, ptx = folder / f"radbox_sm_{capability[0]}{capability[1]}.cubin", folder / "radbox.ptx"
-    for path in (cubin, ptx):
-        if path.is_file():
-            return path.read_bytes()
-    raise BackendError(
-        f"expected {cubin.name} or {ptx.name} in {folder}, got neither; build them with tools/check_cuda",
-        code="cuda.no-image",
-    )
+def _release(driver_version: int) -> str:
+    return f"{driver_version // 1000}.{driver_version % 1000 // 10}"

@@ -37,8 +37,10 @@ class StreamGraphs:
             for name, types in _SIGNATURES.items():
                 function = getattr(self._cuda, name)
                 function.argtypes, function.restype = types, c_int
-        except (OSError, AttributeError) as error:
-            raise GraphError(f"NVIDIA driver library without graphs: {error}") from error
+        except OSError as error:
+            raise GraphError(f"NVIDIA driver library is not found: {error}") from error
+        except AttributeError as error:
+            raise GraphError(f"NVIDIA driver library without graphs, older than CUDA 11.4: {error}") from error
 
     def begin(self) -> None:
         """What is put on the stream from here on is recorded, not run."""

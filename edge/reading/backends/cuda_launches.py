@@ -21,6 +21,7 @@ STATE_WORDS: Final = 8
 TILE_TOKENS, TILE_ROWS, TILE_STRIPE = 32, 64, 17
 HEAD_WIDTHS: Final = (16, 32, 64, 128)
 SHARED_LIMIT_BYTES: Final = 48 * 1024  # what every GPU gives a block unasked
+GRID_LIMIT: Final = 65535  # blocks along y and z, on every GPU
 LONG_ROW: Final = 1024  # columns from which a whole warp shares a weight row
 
 Grid = tuple[int, int, int]
@@ -84,6 +85,12 @@ class Launches:
         self._kernels, self._weights, self._keys = kernels, weights, keys
 
     def _launch(self, name: str, grid: Grid, threads: int, floats: int, *arguments: int | float | np.uint64) -> None:
+        if floats * 4 > SHARED_LIMIT_BYTES or max(grid[1:]) > GRID_LIMIT:
+            raise BackendError(
+                f"expected sizes that fit {SHARED_LIMIT_BYTES} bytes of shared memory and {GRID_LIMIT} rows of blocks, "
+                f"got {floats * 4} bytes and {max(grid[1:])} rows for {name}",
+                code="kernels.bad-argument",
+            )
         self._kernels.launch(f"radbox_{name}", grid, threads, floats * 4, _arguments(*arguments))
 
     def _rows(self, name: str, rows: int, columns: int, floats: int, *arguments: int | float | np.uint64) -> None:
@@ -91,11 +98,6 @@ class Launches:
         lanes = 32 if columns >= LONG_ROW else 16
         one_pass = lanes * (16 if self._weights == "i8" else 8)
         floats += _over(columns, one_pass) * one_pass
-        if floats * 4 > SHARED_LIMIT_BYTES:
-            raise BackendError(
-                f"expected rows that fit {SHARED_LIMIT_BYTES} bytes of shared memory, got {columns} columns",
-                code="kernels.bad-argument",
-            )
         grid = (_over(rows, THREADS // lanes), 1, 1)
         self._launch(f"{name}_{self._weights}_l{lanes}", grid, THREADS, floats, *arguments)
 

@@ -1,13 +1,14 @@
-"""edge.reading.backends.cuda_device.Driver over pycuda (2024.1 and newer)."""
+"""edge.reading.backends.cuda_driver.Driver over pycuda (2024.1 and newer)."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from edge.reading.backends.cuda_device import Bytes, DeviceFacts, load_package
+from edge.reading.backends.cuda_driver import Bytes, DeviceFacts, load_package
 from edge.reading.backends.cuda_graph import GraphError, StreamGraphs
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda does not name
@@ -22,6 +23,7 @@ class PycudaDriver:
         self._drv = drv
         self.failures = (drv.Error, GraphError)
         self._memory: dict[int, Any] = {}
+        self._host: list[Bytes] = []
 
     def open(self, ordinal: int) -> DeviceFacts:
         """See Driver.open: retains the primary context and makes it this thread's."""
@@ -30,17 +32,31 @@ class PycudaDriver:
         device = drv.Device(ordinal)
         self._context = device.retain_primary_context()
         self._context.push()
-        self._stream = drv.Stream(NON_BLOCKING)
-        self._graphs = StreamGraphs(self._stream.handle)
-        return DeviceFacts(device.name(), device.compute_capability(), drv.get_driver_version())
+        try:
+            self._stream = drv.Stream(NON_BLOCKING)
+            self._graphs = StreamGraphs(self._stream.handle)
+            return DeviceFacts(device.name(), device.compute_capability(), drv.get_driver_version())
+        except BaseException:
+            self._let_go()
+            raise
 
     def close(self) -> None:
-        """See Driver.close."""
+        """See Driver.close. After a fault each call fails again; the context is let go of all the same."""
         for memory in self._memory.values():
-            memory.free()
+            with contextlib.suppress(*self.failures):
+                memory.free()
         self._memory.clear()
+        for host in self._host:
+            with contextlib.suppress(*self.failures):
+                host.base.free()  # type: ignore[union-attr]
+        self._host.clear()
         del self._graphs, self._stream
-        self._context.pop()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """pycuda aborts a process that ends with a context on its stack; detach alone gives a primary one back."""
+        with contextlib.suppress(*self.failures):
+            self._context.detach()
         del self._context
 
     def allocate(self, size_bytes: int) -> int:
@@ -56,6 +72,7 @@ class PycudaDriver:
     def host_memory(self, size_bytes: int) -> Bytes:
         """See Driver.host_memory."""
         memory: Bytes = self._drv.pagelocked_empty(size_bytes, np.uint8)
+        self._host.append(memory)
         return memory
 
     def copy_in(self, address: int, source: Bytes) -> None:

@@ -27,7 +27,7 @@ def check_golden(run: Callable[[F32], dict[str, F32]], emission: str, bundle: Bu
     for case in range(bundle.manifest.golden.cases):
         outputs = run(inputs[case : case + 1])
         for name, tolerance in bundle.manifest.golden.tolerance.items():
-            error = _error(name, outputs, golden[f"{emission}.{name}"], case)
+            error = _error(name, outputs, golden.get(f"{emission}.{name}"), case)
             worst[name] = max(worst.get(name, 0.0), error)
             if error > tolerance:
                 raise BackendError(
@@ -38,7 +38,11 @@ def check_golden(run: Callable[[F32], dict[str, F32]], emission: str, bundle: Bu
     return worst
 
 
-def _error(name: str, outputs: dict[str, F32], expected: F32, case: int) -> float:
+def _error(name: str, outputs: dict[str, F32], expected: F32 | None, case: int) -> float:
+    if expected is None:
+        raise BackendError(
+            f"The model has no golden case for this backend's file (output {name!r}).", code="backend.no-model"
+        )
     if name not in outputs or outputs[name].shape[1:] != expected.shape[1:]:
         raise BackendError(f"The model gives no output {name!r} of the right shape.", code="backend.golden")
     got = outputs[name][0]

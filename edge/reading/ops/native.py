@@ -23,7 +23,7 @@ from edge.reading.ops.reference_quantised import int8
 from edge.reading.ops.reference_scan import check_scan
 from edge.reading.ops.shape import DecoderShape
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 LIBRARY = "libradbox_kernels.so"
 BUILD_COMMAND = "tools/build_kernels"
 
@@ -42,6 +42,19 @@ _CHECKOUT = _PACKAGE.parent
 
 
 _P, _I, _F = c_void_p, c_int64, c_float
+
+
+class CrossAttention(ctypes.Structure):
+    """radbox_cross_attention of kernels.h."""
+
+    _fields_ = [
+        *((field, _P) for field in ("query_weight", "query_bias", "keys", "values", "bias")),
+        *((field, _P) for field in ("gate_weight", "out_weight", "out_bias")),
+        *((field, _F) for field in ("gate_bias", "gate_scale")),
+        *((field, _I) for field in ("image_tokens", "width", "heads")),
+    ]
+
+
 _SIGNATURES: dict[str, list[Any]] = {
     "radbox_kernels_select": [c_char_p],
     "radbox_layer_norm_f32": [_P, _P, _P, _I, _I, _F, _P],
@@ -49,6 +62,8 @@ _SIGNATURES: dict[str, list[Any]] = {
     "radbox_gelu_tanh_f32": [_P, _I, _P],
     "radbox_self_attention_step_f32": [_P, _P, _P, _P, _P, _I, _I, _I, _I, _P],
     "radbox_gated_cross_attention_f32": [_P, _P, _P, _P, _P, _P, _F, _F, _I, _I, _I, _P, _P],
+    "radbox_swiglu_f32": [_P, _P, _I, _P],
+    "radbox_fused_cross_attention_f32": [_P, _P, _P, POINTER(CrossAttention), _P, _P],
     "radbox_gaussian_blur_f32": [_P, _I, _I, _F, _P],
     "radbox_anatomical_bias_f32": [_P, _I, _I, _I, _P, _I, _F, _P],
     "radbox_masked_argmax_f32": [_P, _P, _I, POINTER(c_int32), POINTER(c_float)],
@@ -95,20 +110,25 @@ def _open(path: Path) -> ctypes.CDLL:
     for function, arguments in (_SIGNATURES | DECODER_SIGNATURES).items():
         bound = getattr(library, function)
         bound.argtypes, bound.restype = arguments, c_int
-    for function in ("radbox_kernels_name", "radbox_kernels_known", "radbox_kernels_runnable", "radbox_error_message"):
-        bound = getattr(library, function)
+    for name in ("kernels_name", "kernels_refused", "kernels_known", "kernels_runnable", "error_message"):
+        bound = getattr(library, f"radbox_{name}")
         bound.argtypes, bound.restype = [], c_char_p
     library.radbox_decoder_destroy.argtypes, library.radbox_decoder_destroy.restype = [c_void_p], None
     return library
 
 
 class NativeKernels:
-    """The loaded library. `kernels`: a name built into it, or None for RADBOX_KERNELS, else the best for this CPU."""
+    """The loaded library. `kernels`: a name built into it, or None for RADBOX_KERNELS, else the best for this CPU.
+
+    refused: the set in RADBOX_KERNELS (or in the board file: load_kernels) that this CPU lacks, `reference` standing in
+    for it; or "".
+    """
 
     def __init__(self, kernels: str | None = None) -> None:
         self.library = _open(library_path())
         self._call("radbox_kernels_select", None if kernels is None else kernels.encode())
         self.name: str = self.library.radbox_kernels_name().decode()
+        self.refused: str = self.library.radbox_kernels_refused().decode()
 
     def _call(self, function: str, *arguments: Any) -> None:
         if status := getattr(self.library, function)(*arguments):
@@ -144,6 +164,46 @@ class NativeKernels:
         y = np.empty_like(x)
         self._call("radbox_gelu_tanh_f32", _at(x), x.size, _at(y))
         return y
+
+    def swiglu_f32(self, gate: F32, up: F32) -> F32:
+        gate = f32("gate", gate, None)
+        y = np.empty_like(gate)
+        self._call("radbox_swiglu_f32", _at(gate), _at(f32("up", up, gate.size)), gate.size, _at(y))
+        return y
+
+    def fused_cross_attention_f32(
+        self,
+        x: F32,
+        h: F32,
+        a: F32,
+        query_weight: F32,
+        query_bias: F32,
+        keys: F32,
+        values: F32,
+        bias: F32 | None,
+        gate_weight: F32,
+        gate_bias: float,
+        gate_scale: float,
+        out_weight: F32,
+        out_bias: F32,
+        heads: int,
+    ) -> tuple[F32, F32]:
+        x = f32("x", x, None)
+        width = x.size
+        head_width(width, heads)
+        count = f32("keys", keys, None, width).shape[0]
+        vectors = {"h": h, "a": a, "query_bias": query_bias, "gate_weight": gate_weight, "out_bias": out_bias}
+        for name, vector in vectors.items():
+            f32(name, vector, width)
+        f32("query_weight", query_weight, width, width)
+        f32("out_weight", out_weight, width, width)
+        values = f32("values", values, count, width)
+        bias = None if bias is None else f32("bias", bias, count)
+        arrays = (query_weight, query_bias, keys, values, bias, gate_weight, out_weight, out_bias)
+        layer = CrossAttention(*map(_at, arrays), gate_bias, gate_scale, count, width, heads)
+        y, attention = np.empty_like(x), np.empty(count, np.float32)
+        self._call("radbox_fused_cross_attention_f32", _at(x), _at(h), _at(a), byref(layer), _at(y), _at(attention))
+        return y, attention
 
     def self_attention_step_f32(
         self, query: F32, key: F32, value: F32, cache_keys: F32, cache_values: F32, position: int, heads: int

@@ -134,6 +134,11 @@ class NativeSession:
             self._destroy(self._handle)
             self._handle = c_void_p()
 
+    @property
+    def positions(self) -> int:
+        """Tokens that a sequence may have."""
+        return self._shape.positions
+
     def begin(self, tokens: F32, bias: F32) -> None:
         """tokens: (n, channels); bias: (layers, n)."""
         self.begin_image(0, tokens, bias)
@@ -165,15 +170,19 @@ class NativeSession:
         """A step without maps; `logits` (vocabulary,) is written to. Shapes are the caller's to get right."""
         self._call("radbox_decoder_step_f32", self._handle, token, logits.ctypes.data, None)
 
-    def step_batch(self, tokens: Sequence[int], sequences: Sequence[int]) -> F32:
-        """One token for each of up to eight different sequences: logits (count, vocabulary)."""
+    def step_batch(self, tokens: Sequence[int], sequences: Sequence[int], logits: F32 | None = None) -> F32:
+        """One token for each of up to eight different sequences, of one image (beams) or of several (a queue).
+
+        Returns logits (count, vocabulary), in the array that is given or in a new one.
+        """
         fed, on = np.array(tokens, np.int32), np.array(sequences, np.int32)
         if fed.ndim != 1 or fed.shape != on.shape or not 1 <= fed.size <= GREATEST_BATCH:
             raise BackendError(
                 f"expected 1 to {GREATEST_BATCH} tokens and as many sequences, got {fed.shape} and {on.shape}",
                 code=BAD_ARGUMENT,
             )
-        logits = np.empty((fed.size, self._shape.vocabulary), np.float32)
+        shape = fed.size, self._shape.vocabulary
+        logits = np.empty(shape, np.float32) if logits is None else f32("logits", logits, *shape)
         arrays = (fed.ctypes.data, on.ctypes.data, _at(logits), None)
         self._call("radbox_decoder_step_batch_f32", self._handle, fed.size, *arrays)
         return logits

@@ -16,6 +16,7 @@ from edge.reading.ops.reference import (
     name,
     self_attention_step_f32,
 )
+from edge.reading.ops.reference_blocks import fused_cross_attention_f32, swiglu_f32
 from edge.reading.ops.reference_decoder import QuantisedSession
 from edge.reading.ops.reference_quantised import (
     gated_cross_attention_q8,
@@ -30,6 +31,7 @@ from edge.reading.ops.shape import DecoderShape
 __all__ = [
     "anatomical_bias_f32",
     "decoder",
+    "fused_cross_attention_f32",
     "gated_cross_attention_f32",
     "gated_cross_attention_q8",
     "gaussian_blur_f32",
@@ -46,6 +48,7 @@ __all__ = [
     "selective_scan_f32",
     "self_attention_q8",
     "self_attention_step_f32",
+    "swiglu_f32",
 ]
 
 

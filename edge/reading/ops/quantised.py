@@ -19,6 +19,9 @@ from edge.reading.ops.shape import DecoderShape
 GROUP = 32
 """Inputs of an int4 matrix that share a scale, and the activations' with them."""
 
+GREATEST_SUMMED = 1 << 17
+"""Products of int8 in one sum (inputs, width, tokens, positions): 127 * 127 * 2^17 is what 32 bits hold."""
+
 PRECISIONS = ("q8", "q4")
 
 

@@ -220,8 +220,10 @@ def masked_top_k_f32(logits: F32, allowed: NDArray[np.bool_], k: int) -> tuple[N
     _, log_probability = masked_argmax_f32(logits, allowed)
     candidates = np.where(allowed, logits.astype(np.float64), -np.inf)
     order = np.argsort(-candidates, kind="stable")[:k]
-    logs = (log_probability + candidates[order] - candidates.max()).astype(np.float32)
-    return np.where(np.isneginf(logs), -1, order).astype(np.int32), logs
+    logs = log_probability + candidates[order] - candidates.max()
+    with np.errstate(over="ignore"):
+        finite("masked_top_k_f32", logs[np.isfinite(logs)].astype(np.float32))
+    return np.where(np.isneginf(logs), -1, order).astype(np.int32), logs.astype(np.float32)
 
 
 def check_k(k: int, vocabulary: int) -> None:

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from edge.errors import BackendError
 from edge.reading.ops.arrays import BAD_ARGUMENT, F32, NOTHING_ALLOWED, Weights, describe, f32, finite, head_width
-from edge.reading.ops.quantised import GROUP, Matrix, MatrixQ4, MatrixQ8, QuantisedWeights, matrix_names, once_per_image
+from edge.reading.ops.quantised import (
+    GREATEST_SUMMED,
+    GROUP,
+    Matrix,
+    MatrixQ4,
+    MatrixQ8,
+    QuantisedWeights,
+    matrix_names,
+    once_per_image,
+)
 from edge.reading.ops.shape import DecoderShape
 
 LEAST_SCALED = np.float32(1e-30)
@@ -99,6 +108,8 @@ def linear_q8(x: F32, matrix: MatrixQ8, bias: F32 | None) -> F32:
     x: (rows, inputs); returns (rows, outputs).
     """
     x = f32("x", x, None, matrix.shape[1])
+    check_summed("inputs", matrix.shape[1])
+    int8("values", matrix.values, *matrix.shape)
     values, scales = _absmax(finite("linear_q8", x))
     dots = (values.astype(np.int32) @ matrix.values.T.astype(np.int32)).astype(np.float32)
     with np.errstate(all="ignore"):
@@ -127,9 +138,19 @@ def linear_quantised(x: F32, matrix: Matrix, bias: F32 | None) -> F32:
     return linear_q8(x, matrix, bias) if isinstance(matrix, MatrixQ8) else linear_q4(x, matrix, bias)
 
 
+def check_summed(name: str, count: int) -> None:
+    """BackendError `kernels.bad-argument` if `count` products of int8 may not fit into a sum of 32 bits."""
+    if count > GREATEST_SUMMED:
+        raise BackendError(
+            f"expected {name} of at most {GREATEST_SUMMED} int8 to a sum, got {count}", code=BAD_ARGUMENT
+        )
+
+
 def int8(name: str, array: NDArray[Any], *shape: int) -> NDArray[np.int8]:
     """`array` itself if it is a C-contiguous int8 array of `shape`."""
     if isinstance(array, np.ndarray) and array.dtype == np.int8 and array.flags.c_contiguous and array.shape == shape:
+        if (array == -128).any():
+            raise BackendError(f"expected {name} of -127 to 127, got -128", code=BAD_ARGUMENT)
         return array
     raise BackendError(
         f"expected {name} as a contiguous int8 array of shape {shape}, got {describe(array)}", code=BAD_ARGUMENT
@@ -157,6 +178,7 @@ def self_attention_q8(
     width = f32("query", query, None).size
     dh = head_width(width, heads)
     tokens = f32("key_scales", key_scales, None, heads).shape[0]
+    check_summed("tokens and width", max(tokens, width))
     keys, values = int8("keys", keys, tokens, width), int8("values", values, tokens, width)
     value_scales = f32("value_scales", value_scales, tokens, heads)
     operation = "self_attention_q8"
@@ -194,6 +216,7 @@ def gated_cross_attention_q8(
     dh = head_width(width, heads)
     query, gate_weight = f32("query", query, width), f32("gate_weight", gate_weight, width)
     count = f32("key_scales", key_scales, None, heads).shape[0]
+    check_summed("tokens and width", max(count, width))
     keys, values = int8("keys", keys, count, width), int8("values", values, count, width)
     value_scales = f32("value_scales", value_scales, width)
     operation = "gated_cross_attention_q8"

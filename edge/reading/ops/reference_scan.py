@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import BackendError
-from edge.reading.ops.arrays import BAD_ARGUMENT, F32, f32, finite
+from edge.reading.ops.arrays import BAD_ARGUMENT, F32, NOT_FINITE, f32, finite
 
 DIRECTIONS = 4
 GREATEST_STATES = 64
+GREATEST_DECAY = 88.0
+"""delta A beyond it counts as an overflow: e to a greater power is no float32."""
 
 
 def scan_order(height: int, width: int) -> NDArray[np.int64]:
@@ -50,6 +52,11 @@ def selective_scan_f32(x: F32, delta: F32, a: F32, b: F32, c: F32, d: F32, heigh
             state = np.zeros((channels, states))
             for t in order:
                 step, read = delta[k, t].astype(np.float64)[:, None], x[k, t].astype(np.float64)[:, None]
+                if float((step * a[k]).max()) > GREATEST_DECAY:
+                    raise BackendError(
+                        f"expected delta A of at most {GREATEST_DECAY:g} in selective_scan_f32, got more",
+                        code=NOT_FINITE,
+                    )
                 state = np.exp(step * a[k]) * state + step * read * b[k, t]
                 sums[t] += state @ c[k, t] + d[k] * read[:, 0]
         return finite("selective_scan_f32", (sums / DIRECTIONS).astype(np.float32))

@@ -1,0 +1,3 @@
+"""A stand-in for pycuda; see `driver`."""
+
+from __future__ import annotations

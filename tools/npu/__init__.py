@@ -1,0 +1,1 @@
+"""Making and trying the files that NPUs run; docs/npu.md. Nothing of it is needed on the box."""

@@ -1,0 +1,1 @@
+"""tools/bench pipeline: an image file to a report in one process, ours and the same steps from ordinary parts."""

@@ -1,0 +1,3 @@
+"""Checks of the TensorRT backend without a GPU; `tools/check_tensorrt`."""
+
+from __future__ import annotations
