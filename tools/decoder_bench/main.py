@@ -26,7 +26,6 @@ PEERS = ("onnxruntime_peer", "ctranslate2_peer", "llama_peer", "torch_peer")
 def main(arguments: list[str]) -> int:
     """Print the figures, as text or JSON. A peer that is not installed is named, and what it would have been is not."""
     options = _options(arguments)
-    logging.disable(logging.INFO)  # peers report every step of a conversion
     library = load()
     products_per_s = library.roofline_int8_products_per_s()
     result: dict[str, Any] = {"machine": _machine(), "int8_products_per_s": products_per_s, "runs": []}
@@ -164,4 +163,5 @@ def _print_run(run: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.INFO)  # peers report every step of a conversion
     sys.exit(main(sys.argv[1:]))
