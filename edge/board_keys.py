@@ -84,7 +84,11 @@ WORKER_KEYS: Final[Keys] = {
         "`hardware.state_file`",
     ),
     "threads": Key(Whole(1, 64), 2, "threads of the runtime and the kernels"),
-    "kernels": Key(OneOf(KERNELS), "auto", "decoder kernels; `auto` is the best set for this CPU"),
+    "kernels": Key(
+        OneOf(KERNELS),
+        "auto",
+        "decoder kernels; `auto` is the best set for this CPU, and one that it lacks is replaced by `reference`",
+    ),
     "precision": Key(
         OneOf(("f32", "q8", "q4")),
         "f32",
@@ -98,7 +102,11 @@ WORKER_KEYS: Final[Keys] = {
 }
 ACCELERATOR_KEYS: Final[Keys] = {
     "library": Key(OptionalText(), "", "library of a TFLite delegate; empty: where its maker puts it"),
-    "options": Key(ListOf(OPTION, "`key=value`"), [], "options of a TFLite delegate"),
+    "options": Key(
+        ListOf(OPTION, "`key=value`"),
+        [],
+        "of a TFLite delegate (`backend:key=value` for one of several); also `rknn:core_mask=0_1_2`, `graph=off`",
+    ),
     "precision": Key(
         OneOf(("auto", "int8", "fp16")),
         "auto",

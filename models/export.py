@@ -29,7 +29,7 @@ from models.model import CHANNELS, GRID, Decoder, Encoder
 from models.quantisers import quantised_inputs_only
 from models.sign import write_manifest
 
-BUNDLE_ID, VERSION = "chest-xray-pyramid", "0.1.0"
+BUNDLE_ID, VERSION = "chest-xray-pyramid", "0.1.1"
 FLOOR = 0.65
 CALIBRATION_IMAGES = {"nih": 64, "kermany": 32, "masks": 16, "phantom": 32}  # chests: what is refused may saturate
 CHEST_ACCEPTED = 0.995  # share of real validation chest images whose chest logit must lie above the threshold

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,6 +219,13 @@ def test_the_decoder_is_measured_whichever_file_the_backend_runs(tmp_path: Path)
         assert decoded.tokens.steps >= 2 * bundle.manifest.golden.cases
         assert decoded.tokens.per_s.p50 > 0
         assert decoded.kernels
+
+
+@pytest.mark.parametrize(("asked", "runs"), [("f32", "f32"), ("q8", "q8"), ("q4", "f32")])
+def test_the_decoder_is_measured_as_the_box_runs_it(tmp_path: Path, asked: Any, runs: str) -> None:
+    board = board_of(tmp_path)
+    board = dataclasses.replace(board, worker=dataclasses.replace(board.worker, precision=asked))
+    assert decode(board, load_bundle(board.worker.bundle), "tflite").precision == runs
 
 
 # --- budgets ---

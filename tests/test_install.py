@@ -21,7 +21,7 @@ from edge.care.update.selftest import SelfTest, build, p95, picture, self_test
 from edge.errors import UpdateError
 from edge.slots import FACTORY, Proposal, Trial, crashed, good_case
 from edge.trust import Budget
-from tests.update_box import BUNDLE, ID, Box, changed_bundle, new_organisation, open_box
+from tests.update_box import BUNDLE, ID, VERSION, Box, changed_bundle, new_organisation, open_box
 from tools.update.receipts import read_receipt
 
 TESTED = SelfTest(0.1, 1 << 20, 20, "tflite")
@@ -63,7 +63,7 @@ def test_an_update_is_tested_taken_and_told(box: Box, tmp_path: Path) -> None:
     assert result.receipt is not None
     receipt = read_receipt(result.receipt.content)
     assert (receipt.number, receipt.board, receipt.slot, receipt.code) == (1, "sim", slot, "update.installed")
-    assert (receipt.from_label, receipt.to_label) == (f"{ID} 0.1.0", f"{ID} 0.2.0")
+    assert (receipt.from_label, receipt.to_label) == (f"{ID} {VERSION}", f"{ID} 0.2.0")
     assert receipt.self_test is not None
     assert receipt.self_test.cases == 20
     assert 0 < receipt.self_test.p95_s < 60

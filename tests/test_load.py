@@ -17,6 +17,7 @@ from edge.reading import load
 from edge.reading.load import candidates, load_reader
 from edge.slots import FACTORY, FACTORY_STATE, Slots, activate
 from tests.slot_store import add_slot
+from tests.update_box import VERSION
 from tests.update_stick import Organisation, make_organisation
 from tests.worker_process import worker_board
 
@@ -66,7 +67,7 @@ def test_damaged_models_are_passed_over_one_after_another(board: Board, two: tup
     assert (slot, reason.code) == (active, "bundle.hash")
     shutil.rmtree(board.data_dir / "slots" / before)
     loaded = load_reader(board)
-    assert (loaded.slot, loaded.reader.bundle.manifest.version) == (FACTORY, "0.1.0")
+    assert (loaded.slot, loaded.reader.bundle.manifest.version) == (FACTORY, VERSION)
     assert [slot for slot, _ in loaded.slots_passed_over] == [active, before]
 
 

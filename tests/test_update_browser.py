@@ -36,6 +36,7 @@ from tests.browser import (
 )
 from tests.page_store import Stocked, port, serving, stock
 from tests.slot_store import add_slot
+from tests.update_box import VERSION
 from tests.update_stick import make_organisation
 
 pytestmark = NEEDS_BROWSER
@@ -86,9 +87,9 @@ def test_a_person_decides_on_a_new_model(
         page.get_by_role("button", name="Use it").press("Enter")
         expect(page.get_by_text("On trial: 0 of 20 good cases")).to_be_visible()
         assert slots.read().active == slot
-        page.get_by_role("link", name="Go back to chest-xray-pyramid 0.1.0").click()
+        page.get_by_role("link", name=f"Go back to chest-xray-pyramid {VERSION}").click()
         page.get_by_role("link", name="No, stay").click()
-        page.get_by_role("link", name="Go back to chest-xray-pyramid 0.1.0").click()
+        page.get_by_role("link", name=f"Go back to chest-xray-pyramid {VERSION}").click()
         page.get_by_role("button", name="Yes, go back").click()
         expect(page.get_by_text("The box went back to the earlier model", exact=True)).to_be_visible()
         assert slots.read().active == FACTORY

@@ -13,7 +13,7 @@ from edge.care.update.command import main
 from edge.care.update.words import OUTCOMES
 from edge.slots import good_case
 from tests.test_install import TESTED
-from tests.update_box import BUNDLE, ID, ROOT, Box, new_organisation, open_box
+from tests.update_box import BUNDLE, ID, ROOT, VERSION, Box, new_organisation, open_box
 
 DOCS = ROOT / "docs" / "updates.md"
 
@@ -36,7 +36,7 @@ def stick(box: Box, tmp_path: Path) -> Path:
 
 def test_the_way_of_an_update(box: Box, stick: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(box.board, "list", None, False) == 0
-    assert capsys.readouterr().out == f"in use:    {ID} 0.1.0 (factory)\n"
+    assert capsys.readouterr().out == f"in use:    {ID} {VERSION} (factory)\n"
     assert main(box.board, "verify", stick, False) == 0
     assert "every byte is as it was signed" in capsys.readouterr().out
     assert main(box.board, "install", stick, False) == 0
@@ -46,7 +46,7 @@ def test_the_way_of_an_update(box: Box, stick: Path, capsys: pytest.CaptureFixtu
     listed = capsys.readouterr().out
     assert f"in use:    {ID} 0.2.0 (" in listed
     assert "on probation: 0 of 20 studies read well" in listed
-    assert f"before:    {ID} 0.1.0 (factory)  (radbox update rollback)" in listed
+    assert f"before:    {ID} {VERSION} (factory)  (radbox update rollback)" in listed
     assert main(box.board, "rollback", None, False) == 0
     assert "because a person asked for it. [update.rolled-back-person]" in capsys.readouterr().out
     assert main(box.board, "list", None, False) == 0

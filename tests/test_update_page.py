@@ -33,6 +33,7 @@ from edge.slots import (
 from edge.store import Store, open_store
 from tests.page_store import page_board, port, serving, text_of
 from tests.slot_store import add_slot
+from tests.update_box import VERSION
 from tests.update_stick import make_organisation
 
 Change = Callable[[SlotState], SlotState]
@@ -107,7 +108,7 @@ def codes(store: Store) -> list[str]:
 def test_a_box_as_it_was_delivered(client: httpx.Client, slots: Slots) -> None:
     html = page(client)
     text = text_of(html)
-    assert "Model chest-xray-pyramid 0.1.0 Where it came from Delivered with this box" in text
+    assert f"Model chest-xray-pyramid {VERSION} Where it came from Delivered with this box" in text
     for absent in ("Go back", "On trial", "Last update", "Use it", "<form"):
         assert absent not in html
     assert "/model" not in page(client, "/")
@@ -127,7 +128,7 @@ def test_a_model_on_trial(client: httpx.Client, slots: Slots, new: str) -> None:
     assert "So far: stopped 0 times, too slow 1 time. A power cut never counts." in text
     assert "Sees small things better. &lt;script&gt;" in html
     assert ATTACK not in html
-    assert "Go back to chest-xray-pyramid 0.1.0" in text
+    assert f"Go back to chest-xray-pyramid {VERSION}" in text
     assert "A new model is on trial: 12 of 20 good cases" in text_of(page(client, "/"))
 
 
@@ -205,9 +206,9 @@ def test_what_waits_is_verified_again_before_it_runs(
 
 def test_going_back_asks_first(client: httpx.Client, slots: Slots, store: Store, new: str) -> None:
     slots.change(lambda state: good_case(activate(state, new), 1))
-    assert "Go back to chest-xray-pyramid 0.1.0" in text_of(page(client))
+    assert f"Go back to chest-xray-pyramid {VERSION}" in text_of(page(client))
     question = page(client, "/model/back")
-    assert "Go back to chest-xray-pyramid 0.1.0?" in text_of(question)
+    assert f"Go back to chest-xray-pyramid {VERSION}?" in text_of(question)
     assert "instead of chest 0.3" in text_of(question)
     assert slots.read().active == new, "asking does nothing"
     assert press(client, "back", question).status_code == 303

@@ -12,7 +12,7 @@ from edge import durable
 from edge.care.update.receipt import deliver, device_key, make_receipt
 from edge.care.update.words import OUTCOMES, sentence
 from tests.test_install import make_stick
-from tests.update_box import ID, Box, new_organisation, open_box
+from tests.update_box import ID, VERSION, Box, new_organisation, open_box
 from tools.update.receipts import read_receipt
 
 
@@ -33,7 +33,7 @@ def test_receipts_are_numbered_signed_and_private(box: Box, tmp_path: Path) -> N
         read = read_receipt(receipt.content)
         numbers.add(read.number)
         assert (read.code, read.message) == ("update.other-board", sentence("update.other-board"))
-        assert (read.from_label, read.to_label, read.self_test) == (f"{ID} 0.1.0", f"{ID} 0.1.0", None)
+        assert (read.from_label, read.to_label, read.self_test) == (f"{ID} {VERSION}", f"{ID} {VERSION}", None)
     assert numbers == {1, 2}
     outbox = sorted((tmp_path / "stick" / "EDGE-UPDATE" / "outbox").iterdir())
     assert [path.name for path in outbox] == [f"{read.serial}-1.json", f"{read.serial}-2.json"]

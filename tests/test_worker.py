@@ -23,6 +23,7 @@ from edge.simulate.objects import encode_file, phantom_dataset
 from edge.simulate.phantom import PhantomOptions, make_phantom
 from edge.slots import Slots
 from edge.store import Store, open_store
+from tests.update_box import VERSION
 from tests.worker_process import PAUSE, WAIT_S, load_obedient, put, put_picture, state, wait
 
 
@@ -75,7 +76,7 @@ def test_a_study_becomes_a_draft_with_its_image_marked(board: Board, store: Stor
     assert (image[:24] == 255).sum() > 100  # the letters of the mark
     (row,) = [row for row in store.services() if row.name == "worker"]
     assert (row.state, row.code) == ("ok", "worker.ready")
-    assert row.message == "Reading with tflite, model chest-xray-pyramid 0.1.0."
+    assert row.message == f"Reading with tflite, model chest-xray-pyramid {VERSION}."
 
 
 def test_the_same_study_gives_the_same_report(board: Board, store: Store) -> None:
@@ -131,7 +132,9 @@ def test_an_earlier_model_is_told_on_the_page_and_as_an_event(board: Board, stor
         wait(lambda: state(store, key) == "draft")
     (row,) = [row for row in store.services() if row.name == "worker"]
     assert (row.state, row.code) == ("degraded", "worker.earlier-model")
-    assert row.message.startswith("Running on the earlier model chest-xray-pyramid 0.1.0. The model's signed metadata")
+    assert row.message.startswith(
+        f"Running on the earlier model chest-xray-pyramid {VERSION}. The model's signed metadata"
+    )
     assert [event.code for event in store.events()] == ["bundle.missing"]
 
 

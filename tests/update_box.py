@@ -24,6 +24,8 @@ from tests.update_stick import Organisation, make_organisation
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "models" / "bundles" / "chest"
 ID = "chest-xray-pyramid"
+VERSION = str(json.loads((BUNDLE / "manifest.json").read_text())["version"])
+"""Of the shipped bundle."""
 
 
 @dataclass

@@ -179,7 +179,7 @@ def measure(board: Board, plan: Plan, options: Sequence[str], say: Say) -> Resul
             backend=version.backend,
             emission=emission,
             kernels=decoded.kernels,
-            precision=board.worker.precision,
+            precision=decoded.precision,
             threads=board.worker.threads,
             kernel_threads=board.worker.kernel_threads,
         ),

@@ -9,8 +9,8 @@ from typing import Final
 from edge.bench_result import Tokens, spread
 from edge.board import Board
 from edge.bundle import Bundle
-from edge.reading.decoder import Decoder, DecoderConfig
-from edge.reading.decoding import board_decoding
+from edge.reading.decoding import board_decoding, runs_in
+from edge.reading.open_decoder import open_decoder
 from edge.reading.weights import read_tensors
 from edge.report.grammar import Grammar
 from edge.report.graph import load_graph
@@ -22,10 +22,14 @@ TOKENS: Final = ".tokens"
 
 @dataclass(frozen=True)
 class Decoded:
-    """tokens: the figure; kernels: the set that was chosen."""
+    """tokens: the figure; kernels: the set that was chosen.
+
+    precision: what it ran in, as `edge.reading.decoding.runs_in` says; not always what the board asks for.
+    """
 
     tokens: Tokens
     kernels: str
+    precision: str
 
 
 def decode(board: Board, bundle: Bundle, emission: str) -> Decoded:
@@ -33,29 +37,17 @@ def decode(board: Board, bundle: Bundle, emission: str) -> Decoded:
 
     Raises BundleError, BackendError (kernels).
     """
-    spec, how = bundle.manifest.decoder, board_decoding(board)
-    config = DecoderConfig(
-        vocabulary=len(spec.vocabulary),
-        width=spec.width,
-        layers=spec.layers,
-        heads=spec.heads,
-        ffn=spec.ffn,
-        positions=spec.positions,
-        bias_sigma=spec.bias_sigma,
-        bias_strength=spec.bias_strength,
-    )
-    precision = None if how.precision == "f32" else how.precision
-    weights = read_tensors(bundle.file("decoder.safetensors"))
-    decoder = Decoder.load(config, weights, how.kernels, precision=precision, threads=how.threads)
+    how = board_decoding(board)
+    decoder = open_decoder(bundle, how)
     golden = read_tensors(bundle.file("golden.safetensors"))
     known = sorted(name.removesuffix(TOKENS) for name in golden if name.endswith(TOKENS))
     chosen = emission if emission in known else known[0]
     images = list(zip(golden[f"{chosen}{TOKENS}"], golden[f"{chosen}.masks"], strict=True))
-    grammar = Grammar(spec.vocabulary, bundle.findings, load_graph())
+    grammar = Grammar(bundle.manifest.decoder.vocabulary, bundle.findings, load_graph())
     rates, steps = [], 0
     for number in range(WARM_UP + ROUNDS):
         began_s = time.monotonic()
         steps = sum(decoder.generate(*image, grammar, keep_attention=False).steps for image in images)
         if number >= WARM_UP:
             rates.append(steps / max(time.monotonic() - began_s, 1e-9))
-    return Decoded(Tokens(spread(rates), steps), decoder.kernels)
+    return Decoded(Tokens(spread(rates), steps), decoder.kernels, runs_in(bundle, how))

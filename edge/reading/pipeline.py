@@ -16,12 +16,11 @@ from edge.errors import BundleError
 from edge.reading import gate
 from edge.reading.backends import Encoder
 from edge.reading.compose import Observed, compose, mean_logits
-from edge.reading.decoder import Decoder, DecoderConfig
-from edge.reading.decoding import INT4_DECODER, Decoding, runs_in
+from edge.reading.decoding import Decoding, runs_in
 from edge.reading.evidence import locate, positive_part
 from edge.reading.image import Prepared, prepare
+from edge.reading.open_decoder import open_decoder
 from edge.reading.radiograph import F32, Radiograph, Refusal, Study
-from edge.reading.weights import read_tensors
 from edge.report.check import check
 from edge.report.grammar import Grammar
 from edge.report.graph import Graph, load_graph
@@ -63,23 +62,10 @@ class Reader:
         self.graph = graph or load_graph()
         if bundle.manifest.graph_sha256 != self.graph.sha256:
             raise BundleError("The model bundle was made for another finding graph.", code="bundle.graph")
-        spec = bundle.manifest.decoder
-        config = DecoderConfig(
-            vocabulary=len(spec.vocabulary),
-            width=spec.width,
-            layers=spec.layers,
-            heads=spec.heads,
-            ffn=spec.ffn,
-            positions=spec.positions,
-            bias_sigma=spec.bias_sigma,
-            bias_strength=spec.bias_strength,
-        )
         how = decoding or Decoding()
         self.precision = runs_in(bundle, how)
-        weights = read_tensors(bundle.file(INT4_DECODER if self.precision == "q4" else "decoder.safetensors"))
-        rounded = "q8" if self.precision == "q8" else None
-        self._decoder = Decoder.load(config, weights, how.kernels, precision=rounded, threads=how.threads)
-        self._grammar = Grammar(spec.vocabulary, bundle.findings, self.graph)
+        self._decoder = open_decoder(bundle, how)
+        self._grammar = Grammar(bundle.manifest.decoder.vocabulary, bundle.findings, self.graph)
 
     @property
     def decoder_fault(self) -> str:

@@ -28,6 +28,7 @@ from edge.reading.backends import Encoder, delegates, tflite
 from edge.reading.backends.delegate_trial import LOADING, RUNNING
 from edge.reading.backends.delegate_verdict import Verdict
 from edge.reading.backends.golden import check_golden
+from edge.reading.backends.own_output import own_output
 from edge.reading.backends.setup import Setup, setup_from_json
 from edge.reading.radiograph import F32
 
@@ -112,13 +113,6 @@ def _run_ms(encoder: Encoder, x: F32) -> float:
 def say(out: int, said: object) -> None:
     """One line on the descriptor `out`."""
     os.write(out, json.dumps(said).encode() + b"\n")
-
-
-def own_output() -> int:
-    """The descriptor of what was standard output; what libraries print goes to standard error from now on."""
-    out = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return out
 
 
 def main(bundle_path: str, manifest_sha256: str, setup: str, limit_s: str) -> int:

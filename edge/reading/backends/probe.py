@@ -17,13 +17,13 @@ from edge.bundle import load_bundle
 from edge.errors import RadboxError
 from edge.reading.backends import load_backend
 from edge.reading.backends.golden import check_golden
+from edge.reading.backends.own_output import own_output
 from edge.reading.backends.setup import setup_from_json
 
 
 def main(name: str, bundle_path: str, manifest_sha256: str, setup: str) -> int:
     """See the module docstring."""
-    out = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    out = own_output()
     try:
         bundle = load_bundle(Path(bundle_path), trusted_manifest_sha256=manifest_sha256)
         encoder = load_backend(name, bundle, setup_from_json(setup))

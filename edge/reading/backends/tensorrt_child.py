@@ -24,11 +24,12 @@ from edge.bundle import Bundle, load_bundle
 from edge.errors import BackendError, RadboxError
 from edge.reading.backends.cuda_device import open_device
 from edge.reading.backends.golden import check_golden
+from edge.reading.backends.own_output import own_output
 from edge.reading.backends.setup import Setup, setup_from_json
 from edge.reading.backends.tensorrt_api import import_tensorrt
 from edge.reading.backends.tensorrt_build import Timing, Wanted, build_plan
 from edge.reading.backends.tensorrt_cache import Cache
-from edge.reading.backends.tensorrt_children import Report, own_output, say, told_to_stop
+from edge.reading.backends.tensorrt_children import Report, say, told_to_stop
 from edge.reading.backends.tensorrt_key import (
     ACCURATE,
     Facts,

@@ -138,15 +138,6 @@ def told_to_stop() -> bool:
     return bool(select.select([0], [], [], 0.0)[0])
 
 
-def own_output() -> int:
-    """In a child: a descriptor for the lines alone; what libraries print on standard output goes nowhere."""
-    out = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-    return out
-
-
 def say(out: int, **line: Any) -> None:
     """In a child: one line. A parent that is gone is noticed by `told_to_stop`."""
     with contextlib.suppress(OSError):
